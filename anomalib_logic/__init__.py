@@ -4,5 +4,10 @@
 """Logical anomaly detection for Anomalib."""
 
 from ._version import __version__
+from .data import DigitAnatomy, MVTecLoco
+from .models import Glcf
+from .registration import register
 
-__all__ = ["__version__"]
+register((MVTecLoco, DigitAnatomy))
+
+__all__ = ["DigitAnatomy", "Glcf", "MVTecLoco", "__version__"]

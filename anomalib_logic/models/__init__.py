@@ -2,3 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """Logical anomaly detection models."""
+
+from .glcf import Glcf
+
+__all__ = ["Glcf"]

@@ -1,0 +1,95 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What trained models share: the length of training and passes over the normal training images."""
+
+import copy
+import logging
+from collections.abc import Iterator
+
+import lightning.pytorch as pl
+from anomalib.data import AnomalibDataset, Batch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+logger = logging.getLogger(__name__)
+
+LIGHTNING_MAX_EPOCHS = 1000  # what Lightning trains for when no length is given
+
+
+def apply_default_max_epochs(trainer: pl.Trainer, max_epochs: int) -> None:
+    """Train for the model's number of epochs where the trainer was given no length.
+
+    Lightning stands for "not given" with 1000 epochs, so exactly 1000 is told apart only by the model's argument.
+
+    Args:
+        trainer: Trainer that is about to fit.
+        max_epochs: The model's own number of epochs.
+    """
+    if trainer.max_epochs == LIGHTNING_MAX_EPOCHS and trainer.max_steps == -1 and max_epochs != LIGHTNING_MAX_EPOCHS:
+        trainer.fit_loop.max_epochs = max_epochs
+        logger.info("the trainer sets no length: training for the model's max_epochs=%d", max_epochs)
+
+
+def validation_may_be_last(trainer: pl.Trainer) -> bool:
+    """Whether the weights of now may be the final ones: training ends, or a callback watches a validation metric."""
+    return (
+        trainer.should_stop
+        or (trainer.max_epochs or -1) in range(trainer.current_epoch + 2)
+        or trainer.max_steps in range(trainer.global_step + 1)
+        or any(getattr(callback, "monitor", None) for callback in trainer.callbacks)
+    )
+
+
+def normal_training_batches(module: pl.LightningModule) -> Iterator[Batch]:
+    """Go once over the normal training images as the model sees images at inference.
+
+    Each process yields its share of the images, every image once over all processes, in order and without training
+    augmentations. Batches are on the module's device and pre-processed, under the trainer's precision.
+
+    Args:
+        module: Module with a trainer and, usually, a ``pre_processor`` callback.
+
+    Yields:
+        Batches with at least one image.
+    """
+    trainer = module.trainer
+    pre_processor = getattr(module, "pre_processor", None)
+    for i, batch in enumerate(_loader(trainer)):
+        on_device = trainer.strategy.batch_to_device(batch)
+        if pre_processor is not None and hasattr(pre_processor, "on_predict_batch_start"):
+            pre_processor.on_predict_batch_start(trainer, module, on_device, i)
+        if on_device.gt_label is not None and bool(on_device.gt_label.any()):
+            on_device.image = on_device.image[~on_device.gt_label.bool()]
+        if len(on_device.image):
+            with trainer.strategy.precision_plugin.val_step_context():
+                yield on_device
+
+
+def _loader(trainer: pl.Trainer) -> DataLoader:
+    """Loader over this process's share of the training images, unshuffled."""
+    loader = trainer.train_dataloader
+    if loader is None:
+        trainer.datamodule.setup()
+        loader = trainer.datamodule.train_dataloader()
+    if not isinstance(loader, DataLoader):
+        return loader
+    dataset = _without_augmentations(loader.dataset, trainer)
+    share = Subset(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))
+    return DataLoader(
+        share,
+        batch_size=loader.batch_size or 8,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        persistent_workers=False,
+    )
+
+
+def _without_augmentations(dataset: Dataset, trainer: pl.Trainer) -> Dataset:
+    """The training images with the transforms of the evaluation images."""
+    datamodule = getattr(trainer, "datamodule", None)
+    reference = getattr(datamodule, "val_data", None) or getattr(datamodule, "test_data", None)
+    if not isinstance(dataset, AnomalibDataset) or not isinstance(reference, AnomalibDataset):
+        return dataset
+    dataset = copy.copy(dataset)
+    dataset.augmentations = reference.augmentations
+    return dataset

@@ -1,0 +1,148 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomaly map and image score of GLCF (paper section III-E2, equations 5 to 7)."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from anomalib.models.components import GaussianBlur2d
+from torch import nn
+from torch.nn import functional as F
+
+from anomalib_logic.models.components.normal_statistics import MapNormalization
+
+DISTANCES = ("mse", "cosine")
+BRANCHES = ("both", "local", "global")
+CRITERIA = ("estimation", "correspondence")
+IMAGE_SCORES = ("std", "max")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Switch automatic mixed precision off, where it is on: half precision is too coarse for scores."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        ValueError: If it is not; the message names the argument and the choices.
+    """
+    if value not in choices:
+        msg = f"{name} must be one of {tuple(choices)}, got '{value}'"
+        raise ValueError(msg)
+    return value
+
+
+def position_distance(first: torch.Tensor, second: torch.Tensor, distance: str) -> torch.Tensor:
+    """Distance of two feature maps at each position (equation 5).
+
+    Args:
+        first, second: Maps, shape ``(N, C, H, W)``.
+        distance: ``"mse"``: squared difference, summed over channels. ``"cosine"``: one minus cosine similarity.
+
+    Returns:
+        Distances, shape ``(N, 1, H, W)``.
+    """
+    if distance == "mse":
+        return (first - second).square().sum(dim=1, keepdim=True)
+    return 1 - F.cosine_similarity(first, second, dim=1).unsqueeze(1)
+
+
+class AnomalyMapGenerator(nn.Module):
+    """Errors of both branches at all scales, normalised and fused to one map.
+
+    Args:
+        image_size: Height and width of the map in pixels.
+        branch: ``"both"``, ``"local"`` or ``"global"``.
+        criterion: What the global branch compares with the correspondence network's maps G_i: their estimates
+            (``"estimation"``) or the backbone's maps (``"correspondence"``, ablation of the paper's fig. 11a).
+        distance: ``"mse"`` or ``"cosine"``, a position.
+        scale_weights: Weights of the scales, strides 4, 8 and 16 (equation 7); 0 leaves a scale out.
+        branch_weights: Weights of the local and the global branch (equation 6).
+        sigma: Standard deviation of the Gaussian filter in pixels; 0 leaves it out.
+        image_score: ``"std"`` or ``"max"`` of the map.
+
+    Raises:
+        ValueError: If a choice is unknown, or weights are negative, of another number or all zero.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        branch: str = "both",
+        criterion: str = "estimation",
+        distance: str = "mse",
+        scale_weights: Sequence[float] = (1.0, 2.0, 3.0),
+        branch_weights: Sequence[float] = (5.0, 1.0),
+        sigma: float = 4.0,
+        image_score: str = "std",
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.branch = check_choice("branch", branch, BRANCHES)
+        self.criterion = check_choice("criterion", criterion, CRITERIA)
+        self.distance = check_choice("distance", distance, DISTANCES)
+        self.image_score = check_choice("image_score", image_score, IMAGE_SCORES)
+        self.scale_weights = _check_weights("scale_weights", scale_weights, 3)
+        branch_weights = _check_weights("branch_weights", branch_weights, 2)
+        self.branch_weights = {"both": branch_weights, "local": (1.0, 0.0), "global": (0.0, 1.0)}[branch]
+        self.normalization = MapNormalization(2 * len(self.scale_weights))
+        self.blur = GaussianBlur2d(sigma=sigma, channels=1) if sigma > 0 else nn.Identity()
+
+    def errors(
+        self,
+        features: Sequence[torch.Tensor],
+        correspondence: Sequence[torch.Tensor],
+        local_estimate: Sequence[torch.Tensor],
+        global_estimate: Sequence[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """Compute the error maps, local ones first (equation 5).
+
+        Args:
+            features, correspondence, local_estimate, global_estimate: Maps F_i, G_i, E_l,i and E_g,i, shapes
+                ``(N, C_i, H_i, W_i)``.
+
+        Returns:
+            Six maps, shapes ``(N, 1, H_i, W_i)``: local at strides 4, 8, 16, then global.
+        """
+        reference = global_estimate if self.criterion == "estimation" else features
+        pairs = [*zip(features, local_estimate, strict=True), *zip(correspondence, reference, strict=True)]
+        return [position_distance(first, second, self.distance) for first, second in pairs]
+
+    def forward(self, errors: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalise, fuse and smooth (equations 6 and 7).
+
+        Args:
+            errors: The result of :meth:`errors`.
+
+        Returns:
+            Anomaly map, shape ``(N, 1, H, W)``, and image score, shape ``(N,)``.
+        """
+        with full_precision(errors[0].device):
+            return self._fuse(errors)
+
+    def _fuse(self, errors: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        scaled = self.normalization(errors)
+        scales = len(self.scale_weights)
+        local_weight, global_weight = self.branch_weights
+        fused = torch.zeros((), dtype=scaled[0].dtype, device=scaled[0].device)
+        for i, weight in enumerate(self.scale_weights):
+            scale = local_weight * scaled[i] + global_weight * scaled[scales + i]
+            fused = fused + weight * F.interpolate(scale, self.image_size, mode="bilinear", align_corners=False)
+        anomaly_map = self.blur(fused)
+        flat = anomaly_map.flatten(1)
+        score = flat.std(dim=1) if self.image_score == "std" else flat.amax(dim=1)
+        return anomaly_map, score
+
+
+def _check_weights(name: str, weights: Sequence[float], number: int) -> tuple[float, ...]:
+    values = tuple(float(weight) for weight in weights)
+    if len(values) != number or min(values) < 0 or max(values) == 0:
+        msg = f"{name} must be {number} numbers, none negative and not all zero, got {list(weights)}"
+        raise ValueError(msg)
+    return values

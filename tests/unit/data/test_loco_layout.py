@@ -1,0 +1,257 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import pytest
+from anomalib_logic.data import (
+    DefectConfig,
+    anomaly_kind,
+    anomaly_kinds,
+    mask_folder,
+    read_defect_channels,
+    read_defects_config,
+)
+from anomalib_logic.data.loco_layout import find_categories, find_images
+from PIL import Image
+
+LOGICAL = Path("ground_truth") / "logical_anomalies"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/tray/test/logical_anomalies/000.png",
+        r"C:\data\tray\test\logical_anomalies\000.png",
+        PurePosixPath("/data/tray/test/logical_anomalies/000.png"),
+        PureWindowsPath(r"D:\tray\test\logical_anomalies\000.png"),
+        "data/good/test/logical_anomalies/good.png",
+    ],
+)
+def test_kind_is_the_name_of_the_folder_that_holds_the_image(path):
+    assert anomaly_kind(path) == "logical_anomalies"
+
+
+def test_kinds_keep_the_order_of_the_batch():
+    paths = ["test/structural_anomalies/1.png", "test/good/0.png", "test/logical_anomalies/2.png"]
+    assert anomaly_kinds(paths) == ["structural_anomalies", "good", "logical_anomalies"]
+
+
+def test_kind_of_an_image_outside_the_layout_is_refused():
+    with pytest.raises(ValueError, match=r"one of \('good', .*got 'test/broken/000.png'"):
+        anomaly_kind("test/broken/000.png")
+
+
+def test_mask_folder_lies_in_the_ground_truth_of_the_same_kind():
+    path = Path("tray") / "test" / "structural_anomalies" / "007.png"
+    assert mask_folder(path) == Path("tray") / "ground_truth" / "structural_anomalies" / "007"
+
+
+def test_normal_image_has_no_mask_folder():
+    with pytest.raises(ValueError, match="normal images have no masks"):
+        mask_folder("tray/test/good/000.png")
+
+
+def test_defects_config_is_read_from_the_category_folder(category):
+    assert read_defects_config(category) == [
+        DefectConfig("missing", 255, 1.0, True),
+        DefectConfig("scratch", 254, 20.0, False),
+    ]
+
+
+def test_missing_defects_config_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"defects_config\.json does not exist"):
+        read_defects_config(tmp_path)
+
+
+def test_defects_config_that_is_no_json_is_named(category):
+    (category / "defects_config.json").write_text("[{")
+    with pytest.raises(ValueError, match=r"defects_config\.json is not valid JSON"):
+        read_defects_config(category)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3"])
+def test_defects_config_without_a_list_of_defects_is_refused(category, content):
+    (category / "defects_config.json").write_text(content)
+    with pytest.raises(ValueError, match="must hold a non-empty list of defects"):
+        read_defects_config(category)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"defect_name": ""}, "entry 1: defect_name must be a non-empty string, got ''"),
+        ({"pixel_value": 0}, "entry 1: pixel_value must be an integer from 1 to 255, got 0"),
+        ({"pixel_value": 256}, "entry 1: pixel_value must be an integer from 1 to 255, got 256"),
+        ({"pixel_value": True}, "entry 1: pixel_value must be an integer from 1 to 255, got True"),
+        ({"pixel_value": 255}, r"pixel_value must be unique, got 255 for \['missing', 'scratch'\]"),
+        ({"relative_saturation": 1}, "entry 1: relative_saturation must be true or false, got 1"),
+        ({"saturation_threshold": 0}, "entry 1: saturation_threshold must be a positive number of pixels, got 0"),
+        ({"saturation_threshold": "9"}, "entry 1: saturation_threshold must be a positive number of pixels, got '9'"),
+        (
+            {"saturation_threshold": 1.5, "relative_saturation": True},
+            r"entry 1: saturation_threshold must be a share of the area in \(0, 1\], got 1.5",
+        ),
+    ],
+)
+def test_malformed_defect_names_entry_key_and_value(category, change, message):
+    entries = json.loads((category / "defects_config.json").read_text())
+    entries[1] |= change
+    (category / "defects_config.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=message):
+        read_defects_config(category)
+
+
+def test_defect_without_a_key_is_refused(category):
+    (category / "defects_config.json").write_text('[{"defect_name": "missing", "pixel_value": 255}]')
+    with pytest.raises(ValueError, match=r"entry 0 .*\['saturation_threshold', 'relative_saturation'\] are missing"):
+        read_defects_config(category)
+
+
+def test_every_mask_file_is_one_channel_with_its_defect(category):
+    channels = read_defect_channels(category / LOGICAL / "001", read_defects_config(category))
+    found = [(channel.config.defect_name, channel.mask.any(dim=1).nonzero().tolist()) for channel in channels]
+    assert found == [("missing", [[3]]), ("scratch", [[9]])]
+
+
+def test_unknown_pixel_value_names_file_value_and_known_defects(category):
+    path = category / LOGICAL / "000" / "000.png"
+    Image.fromarray(np.full((12, 16), 77, np.uint8)).save(path)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} has the unknown pixel value 77.*255: 'missing'"):
+        read_defect_channels(path.parent, read_defects_config(category))
+
+
+def test_any_pixel_value_is_accepted_without_a_configuration(category):
+    path = category / LOGICAL / "000" / "000.png"
+    Image.fromarray(np.full((12, 16), 77, np.uint8)).save(path)
+    assert [channel.pixel_value for channel in read_defect_channels(path.parent)] == [77]
+
+
+@pytest.mark.parametrize("values", [[0], [254, 255]])
+def test_mask_without_exactly_one_value_is_refused(category, values):
+    path = category / LOGICAL / "000" / "000.png"
+    Image.fromarray(np.resize(np.array(values, np.uint8), (12, 16))).save(path)
+    with pytest.raises(ValueError, match="must have exactly one non-zero pixel value, got"):
+        read_defect_channels(path.parent, read_defects_config(category))
+
+
+def test_mask_of_16_bits_is_refused(category):
+    path = category / LOGICAL / "000" / "000.png"
+    Image.fromarray(np.full((12, 16), 255, np.uint16)).save(path)
+    with pytest.raises(ValueError, match="must be an 8-bit greyscale PNG"):
+        read_defect_channels(path.parent)
+
+
+def test_mask_of_another_size_is_refused_when_read(category):
+    with pytest.raises(ValueError, match=r"must be as large as its image, 30 x 20 pixels, got 16 x 12 pixels"):
+        read_defect_channels(category / LOGICAL / "000", image_size=(20, 30))
+
+
+def test_categories_are_the_folders_with_train_and_test(category):
+    (category.parent / "notes" / "train").mkdir(parents=True)
+    shutil.copytree(category, category.parent / "bottle")
+    shutil.copytree(category, category.parent / ".hidden")
+    assert find_categories(category.parent) == ["bottle", "tray"]
+
+
+def test_images_are_sorted_by_kind_and_name(category):
+    names = [f"{image.kind}/{image.path.name}" for image in find_images(category, "test")]
+    assert names == [
+        *(f"good/{index:03d}.png" for index in range(4)),
+        *(f"{kind}_anomalies/{index:03d}.png" for kind in ("logical", "structural") for index in range(2)),
+    ]
+
+
+def test_hidden_and_other_files_are_no_images(category):
+    for name in ("._000.png", "notes.txt", "Thumbs.db"):
+        (category / "train" / "good" / name).write_text("no image")
+    assert len(find_images(category, "train")) == 4
+
+
+def test_suffix_may_be_upper_case(category):
+    folder = category / "test" / "logical_anomalies"
+    (folder / "000.png").rename(folder / "000.PNG")
+    assert [image.path.name for image in find_images(category, "test")][4] == "000.PNG"
+
+
+def test_one_kind_of_anomaly_is_enough(category):
+    shutil.rmtree(category / "test" / "structural_anomalies")
+    shutil.rmtree(category / "ground_truth" / "structural_anomalies")
+    assert [image.kind for image in find_images(category, "test")].count("logical_anomalies") == 2
+
+
+def test_missing_mask_folder_is_named(category):
+    shutil.rmtree(category / LOGICAL / "000")
+    with pytest.raises(FileNotFoundError, match=r"image .*000\.png has no mask: .*logical_anomalies.000 does not exist"):
+        find_images(category, "test")
+
+
+def test_mask_folder_without_a_mask_is_named(category):
+    (category / LOGICAL / "000" / "000.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"mask folder .*000 holds no PNG file"):
+        find_images(category, "test")
+
+
+def test_mask_folder_without_an_image_is_named(category):
+    (category / "test" / "logical_anomalies" / "001.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"mask folder .*001 has no image .*001\.png"):
+        find_images(category, "test")
+
+
+@pytest.mark.parametrize(("split", "folder"), [("train", "train"), ("val", "validation"), ("test", "test")])
+def test_missing_split_is_named(category, split, folder):
+    shutil.rmtree(category / folder)
+    with pytest.raises(FileNotFoundError, match=rf"{folder} does not exist: the {split} split is missing"):
+        find_images(category, split)
+
+
+@pytest.mark.parametrize(("split", "folder"), [("train", "train"), ("val", "validation"), ("test", "test")])
+def test_split_without_a_normal_image_is_refused(category, split, folder):
+    for path in (category / folder / "good").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"good holds no PNG image: the {split} split is empty"):
+        find_images(category, split)
+
+
+def test_test_split_without_anomalies_is_refused(category):
+    for kind in ("logical_anomalies", "structural_anomalies"):
+        shutil.rmtree(category / "test" / kind)
+        shutil.rmtree(category / "ground_truth" / kind)
+    with pytest.raises(FileNotFoundError, match="test has no anomalous image"):
+        find_images(category, "test")
+
+
+@pytest.mark.parametrize(("split", "folder"), [("train", "train/logical_anomalies"), ("test", "test/broken")])
+def test_folder_of_an_unknown_kind_is_named(category, split, folder):
+    (category / folder).mkdir()
+    with pytest.raises(ValueError, match=rf"unknown folder .*{Path(folder).name}: folders in .* must be named one of"):
+        find_images(category, split)
+
+
+def test_file_that_is_no_png_is_named(category):
+    (category / "train" / "good" / "001.png").write_bytes(b"GIF89a")
+    with pytest.raises(ValueError, match=r"good.001\.png is not a readable PNG file"):
+        find_images(category, "train")
+
+
+def test_mask_that_is_no_png_is_named(category):
+    Image.new("L", (16, 12), 255).save(category / LOGICAL / "000" / "000.png", format="JPEG")
+    with pytest.raises(ValueError, match=r"000.000\.png is not a readable PNG file"):
+        find_images(category, "test")
+
+
+def test_mask_of_another_size_than_its_image_is_refused(category):
+    Image.new("L", (16, 13), 255).save(category / LOGICAL / "000" / "000.png")
+    with pytest.raises(ValueError, match=r"as large as its image .*, 16 x 12 pixels, got 16 x 13 pixels"):
+        find_images(category, "test")
+
+
+def test_unknown_split_is_refused(category):
+    with pytest.raises(ValueError, match=r"split must be one of \('train', 'val', 'test'\), got 'validation'"):
+        find_images(category, "validation")
