@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SIZE = (12, 16)  # height and width
+SIZE = (40, 48)  # height and width; Anomalib's synthetic anomalies need at least 32
 CONFIG = [
     {"defect_name": "missing", "pixel_value": 255, "saturation_threshold": 1.0, "relative_saturation": True},
     {"defect_name": "scratch", "pixel_value": 254, "saturation_threshold": 20, "relative_saturation": False},

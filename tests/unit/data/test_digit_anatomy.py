@@ -7,15 +7,16 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from anomalib.data import AnomalibDataModule
-from anomalib_logic.data import DigitAnatomy, anomaly_kinds, digit_anatomy, read_defect_channels, read_defects_config
-from anomalib_logic.data._digit_grid import DEFECT_NAMES, FLIPS, draw_grid, flip_glyph, scale_glyph
+from anomalib.utils.path import get_datasets_dir
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-SMALL = {"image_size": 64, "train_images": 5, "val_images": 2, "test_images": 3, "anomalies_per_defect": 2}
+from anomalib_logic.data import DigitAnatomy, anomaly_kinds, digit_anatomy, read_defect_channels, read_defects_config
+
+SMALL = {"image_size": 48, "train_images": 5, "val_images": 2, "test_images": 3, "anomalies_per_defect": 2}
+DEFECTS = ["missing_digit", "wrong_order", "flipped_digit", "zero_digit"]
 
 
 def make_datamodule(root: Path, **arguments) -> DigitAnatomy:
@@ -30,50 +31,236 @@ def folder_of(datamodule: DigitAnatomy) -> Path:
 
 def read_files(datamodule: DigitAnatomy) -> dict[str, bytes]:
     folder = folder_of(datamodule)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def flat_pool(size: int = 8) -> list[list[np.ndarray]]:
-    """One glyph for each digit: a filled square whose grey names the digit."""
-    return [[np.full((size, size), 105 + 15 * digit, np.uint8)] for digit in range(10)]
+def modification_times(datamodule: DigitAnatomy) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder_of(datamodule).rglob("*")}
 
 
-# what is drawn
+def test_splits_have_the_sizes_asked_for(tmp_path):
+    datamodule = make_datamodule(tmp_path)
+    datamodule.setup()
+    assert [len(datamodule.train_data), len(datamodule.val_data), len(datamodule.test_data)] == [5, 2, 3 + 4 * 2]
 
 
-def marked_pool() -> list[list[np.ndarray]]:
-    """One glyph for each digit: as many separate dots as the digit says, and a ring for zero."""
-    pool = []
-    for digit in range(10):
-        glyph = np.zeros((9, 9), np.uint8)
-        if digit == 0:
-            glyph[:] = 255
-            glyph[2:7, 2:7] = 0
-        for dot in range(digit):
-            row, column = divmod(dot, 3)
-            glyph[3 * row + 1, 3 * column + 1] = 255
-        pool.append([glyph])
-    return pool
+def test_images_are_rgb_png_files_of_the_size_asked_for(tmp_path):
+    folder = folder_of(make_datamodule(tmp_path, image_size=50))
+    with Image.open(folder / "train" / "good" / "000.png") as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (50, 50))
 
 
-def cells_of(mask: np.ndarray) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+def test_test_batch_tells_normal_from_logical(tmp_path):
+    datamodule = make_datamodule(tmp_path)
+    datamodule.setup()
+    batch = next(iter(datamodule.test_dataloader()))
+    assert anomaly_kinds(batch.image_path) == ["good"] * 3 + ["logical_anomalies"] * 8
 
 
-@pytest.mark.parametrize("defect", DEFECT_NAMES)
-def test_defect_changes_only_the_marked_cells(defect):
-    # the same random stream draws the same normal grid wherever the defect takes no draw of its own; comparing ink
-    # outside the mask with the number of intact cells needs no stream
-    pool = flat_pool()
-    for seed in range(20):
-        image, mask = draw_grid(pool, defect, 96, np.random.default_rng(seed))
-        greys = {int(image[component].max()) for component in components(image * ~mask)}
-        assert len(greys) == (7 if defect == "wrong_order" else 8)
+def test_only_anomalous_images_have_a_mask(tmp_path):
+    datamodule = make_datamodule(tmp_path)
+    datamodule.setup()
+    batch = next(iter(datamodule.test_dataloader()))
+    assert batch.gt_mask.flatten(1).any(dim=1).tolist() == [False] * 3 + [True] * 8
 
 
-def components(image: np.ndarray) -> list[np.ndarray]:
-    from scipy.ndimage import label
+def test_every_defect_is_written_as_often_as_asked_for(tmp_path):
+    folder = folder_of(make_datamodule(tmp_path, anomalies_per_defect=3))
+    configs = read_defects_config(folder)
+    masks = sorted((folder / "ground_truth" / "logical_anomalies").iterdir())
+    names = [channel.config.defect_name for mask in masks for channel in read_defect_channels(mask, configs)]
+    assert Counter(names) == dict.fromkeys(DEFECTS, 3)
 
-    labels, number = label(image > 0)
-    return [labels == index for index in range(1, number + 1)]
+
+def test_every_split_draws_from_its_own_pool(tmp_path, monkeypatch):
+    shares, drawn = {}, []
+
+    def split_pools(*arguments, **keywords):
+        shares.update(original_split(*arguments, **keywords))
+        return shares
+
+    def draw_grid(pool, *arguments):
+        drawn.append(next(split for split, share in shares.items() if share is pool))
+        return original_draw(pool, *arguments)
+
+    original_split, original_draw = digit_anatomy.split_pools, digit_anatomy.draw_grid
+    monkeypatch.setattr(digit_anatomy, "split_pools", split_pools)
+    monkeypatch.setattr(digit_anatomy, "draw_grid", draw_grid)
+    make_datamodule(tmp_path)
+    assert Counter(drawn) == {"train": 5, "val": 2, "test": 3 + 4 * 2}
+
+
+@pytest.mark.parametrize("mode", ["from_dir", "same_as_test", "from_test", "from_train", "synthetic"])
+def test_every_validation_mode_gives_batches(tmp_path, mode):
+    datamodule = make_datamodule(tmp_path, val_split_mode=mode)
+    datamodule.setup()
+    assert next(iter(datamodule.val_dataloader())).image.shape[1:] == (3, 48, 48)
+
+
+def test_same_seed_gives_the_same_bytes(tmp_path):
+    first, second = (make_datamodule(tmp_path / name, seed=3) for name in ("one", "two"))
+    assert read_files(first) == read_files(second)
+
+
+def test_other_seed_gives_other_images(tmp_path):
+    first, second = (read_files(make_datamodule(tmp_path, seed=seed)) for seed in (3, 4))
+    images = [name for name in first if name.endswith("good/000.png") or name.startswith("test/logical")]
+    assert not any(first[name] == second[name] for name in images)
+
+
+def test_more_images_keep_the_first_ones(tmp_path):
+    few, many = (read_files(make_datamodule(tmp_path, train_images=count)) for count in (5, 7))
+    assert all(few[f"train/good/00{index}.png"] == many[f"train/good/00{index}.png"] for index in range(5))
+
+
+def test_all_images_of_a_split_differ(tmp_path):
+    files = read_files(make_datamodule(tmp_path))
+    images = [content for name, content in files.items() if "ground_truth" not in name and name.endswith(".png")]
+    assert len(set(images)) == len(images)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"image_size": 49}, *({name: SMALL[name] + 1} for name in list(SMALL)[1:])],
+    ids=lambda change: next(iter(change)),
+)
+def test_argument_that_shapes_the_images_gives_another_folder(tmp_path, change):
+    assert DigitAnatomy(root=tmp_path, **SMALL).category != DigitAnatomy(root=tmp_path, **(SMALL | change)).category
+
+
+def test_argument_that_shapes_no_image_keeps_the_folder(tmp_path):
+    other = DigitAnatomy(root=tmp_path, train_batch_size=3, val_split_mode="from_test", **SMALL)
+    assert other.category == DigitAnatomy(root=tmp_path, **SMALL).category
+
+
+def test_written_data_are_used_again(tmp_path):
+    before = modification_times(make_datamodule(tmp_path))
+    assert modification_times(make_datamodule(tmp_path)) == before
+
+
+def watch_drawing(monkeypatch, watch) -> None:
+    """Call ``watch`` with the number of images drawn so far before each is drawn."""
+    original, drawn = digit_anatomy.draw_grid, []
+
+    def draw_grid(*arguments):
+        watch(len(drawn))
+        drawn.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(digit_anatomy, "draw_grid", draw_grid)
+
+
+def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(drawn):
+        if drawn == 7:
+            raise KeyboardInterrupt
+
+    watch_drawing(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_datamodule(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_has_its_name_only_when_all_is_written(tmp_path, monkeypatch):
+    folder, seen = folder_of(DigitAnatomy(root=tmp_path, **SMALL)), []
+    watch_drawing(monkeypatch, lambda drawn: seen.append(folder.exists()))
+    make_datamodule(tmp_path)
+    assert seen == [False] * (5 + 2 + 3 + 4 * 2)
+
+
+@pytest.mark.parametrize(
+    "lost", ["digit_anatomy.json", "train/good/003.png", "ground_truth/logical_anomalies/001/000.png"]
+)
+def test_incomplete_folder_is_written_again(tmp_path, lost):
+    datamodule = make_datamodule(tmp_path)
+    before = read_files(datamodule)
+    (folder_of(datamodule) / lost).unlink()
+    datamodule.prepare_data()
+    assert read_files(datamodule) == before
+
+
+def test_two_that_write_at_once_do_not_disturb_each_other(tmp_path, monkeypatch):
+    expected = read_files(make_datamodule(tmp_path / "alone"))
+    original, barrier, errors = digit_anatomy._write_dataset, threading.Barrier(2), []
+
+    def write_dataset(*arguments):
+        barrier.wait(timeout=20)  # both have found nothing yet
+        original(*arguments)
+        barrier.wait(timeout=20)  # both are about to move their copy into place
+
+    def prepare():
+        try:
+            make_datamodule(tmp_path / "both")
+        except Exception as error:
+            errors.append(error)
+
+    monkeypatch.setattr(digit_anatomy, "_write_dataset", write_dataset)
+    threads = [threading.Thread(target=prepare) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [path.name for path in (tmp_path / "both").iterdir()] == [DigitAnatomy(root=tmp_path, **SMALL).category]
+    assert read_files(DigitAnatomy(root=tmp_path / "both", **SMALL)) == expected
+
+
+@pytest.mark.parametrize(
+    "names", [("images-idx3-ubyte", "labels-idx1-ubyte"), ("a-images.idx3-ubyte.gz", "a-labels.idx1-ubyte.gz")]
+)
+def test_idx_files_are_a_source(tmp_path, write_idx, names):
+    datamodule = make_datamodule(tmp_path / "out", source=write_idx(*names))
+    datamodule.setup()
+    assert next(iter(datamodule.train_dataloader())).image.shape == (5, 3, 48, 48)
+
+
+def test_other_digits_give_another_folder(tmp_path, write_idx):
+    first, second = (DigitAnatomy(root=tmp_path, source=write_idx(seed=seed)).category for seed in (1, 2))
+    assert first != second
+
+
+def test_broken_source_leaves_nothing(tmp_path, write_idx):
+    folder = write_idx()
+    (folder / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte is truncated"):
+        make_datamodule(tmp_path / "out", source=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_source_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="source must be 'sklearn' or a folder of MNIST IDX files, got 'mnist'"):
+        DigitAnatomy(root=tmp_path, source="mnist")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": None}, "seed must be an integer of at least 0, got None"),
+        ({"image_size": 47}, "image_size must be an integer of at least 48, got 47"),
+        ({"train_images": 0}, "train_images must be an integer of at least 1, got 0"),
+        ({"val_images": 2.5}, "val_images must be an integer of at least 1, got 2.5"),
+        ({"test_images": True}, "test_images must be an integer of at least 1, got True"),
+        ({"anomalies_per_defect": 0}, "anomalies_per_defect must be an integer of at least 1, got 0"),
+    ],
+)
+def test_number_out_of_range_is_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DigitAnatomy(root=tmp_path, **arguments)
+
+
+def test_default_root_is_in_anomalibs_folder_for_data_sets():
+    assert DigitAnatomy().root == get_datasets_dir() / "DigitAnatomy"
+
+
+def test_arguments_parse_from_the_command_line(tmp_path):
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(AnomalibDataModule, "data")
+    arguments = ["--data=DigitAnatomy", f"--data.root={tmp_path}", "--data.source=sklearn", "--data.image_size=64"]
+    datamodule = parser.instantiate_classes(parser.parse_args([*arguments, "--data.seed=5"])).data
+    assert datamodule.category == DigitAnatomy(image_size=64, seed=5).category
+
+
+def test_setup_before_prepare_says_what_to_call(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"call prepare_data\(\) first"):
+        DigitAnatomy(root=tmp_path).setup()

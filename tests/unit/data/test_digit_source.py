@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+
 from anomalib_logic.data._digit_source import find_idx_pairs, fingerprint_source, load_source, split_pools
 
 

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from anomalib_logic.data import (
     DefectConfig,
     anomaly_kind,
@@ -19,7 +21,6 @@ from anomalib_logic.data import (
     read_defects_config,
 )
 from anomalib_logic.data.loco_layout import find_categories, find_images
-from PIL import Image
 
 LOGICAL = Path("ground_truth") / "logical_anomalies"
 
@@ -122,34 +123,34 @@ def test_every_mask_file_is_one_channel_with_its_defect(category):
 
 def test_unknown_pixel_value_names_file_value_and_known_defects(category):
     path = category / LOGICAL / "000" / "000.png"
-    Image.fromarray(np.full((12, 16), 77, np.uint8)).save(path)
+    Image.fromarray(np.full((40, 48), 77, np.uint8)).save(path)
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))} has the unknown pixel value 77.*255: 'missing'"):
         read_defect_channels(path.parent, read_defects_config(category))
 
 
 def test_any_pixel_value_is_accepted_without_a_configuration(category):
     path = category / LOGICAL / "000" / "000.png"
-    Image.fromarray(np.full((12, 16), 77, np.uint8)).save(path)
+    Image.fromarray(np.full((40, 48), 77, np.uint8)).save(path)
     assert [channel.pixel_value for channel in read_defect_channels(path.parent)] == [77]
 
 
 @pytest.mark.parametrize("values", [[0], [254, 255]])
 def test_mask_without_exactly_one_value_is_refused(category, values):
     path = category / LOGICAL / "000" / "000.png"
-    Image.fromarray(np.resize(np.array(values, np.uint8), (12, 16))).save(path)
+    Image.fromarray(np.resize(np.array(values, np.uint8), (40, 48))).save(path)
     with pytest.raises(ValueError, match="must have exactly one non-zero pixel value, got"):
         read_defect_channels(path.parent, read_defects_config(category))
 
 
 def test_mask_of_16_bits_is_refused(category):
     path = category / LOGICAL / "000" / "000.png"
-    Image.fromarray(np.full((12, 16), 255, np.uint16)).save(path)
+    Image.fromarray(np.full((40, 48), 255, np.uint16)).save(path)
     with pytest.raises(ValueError, match="must be an 8-bit greyscale PNG"):
         read_defect_channels(path.parent)
 
 
 def test_mask_of_another_size_is_refused_when_read(category):
-    with pytest.raises(ValueError, match=r"must be as large as its image, 30 x 20 pixels, got 16 x 12 pixels"):
+    with pytest.raises(ValueError, match=r"must be as large as its image, 30 x 20 pixels, got 48 x 40 pixels"):
         read_defect_channels(category / LOGICAL / "000", image_size=(20, 30))
 
 
@@ -188,7 +189,9 @@ def test_one_kind_of_anomaly_is_enough(category):
 
 def test_missing_mask_folder_is_named(category):
     shutil.rmtree(category / LOGICAL / "000")
-    with pytest.raises(FileNotFoundError, match=r"image .*000\.png has no mask: .*logical_anomalies.000 does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match=r"image .*000\.png has no mask: .*logical_anomalies.000 does not exist"
+    ):
         find_images(category, "test")
 
 
@@ -241,14 +244,14 @@ def test_file_that_is_no_png_is_named(category):
 
 
 def test_mask_that_is_no_png_is_named(category):
-    Image.new("L", (16, 12), 255).save(category / LOGICAL / "000" / "000.png", format="JPEG")
+    Image.new("L", (48, 40), 255).save(category / LOGICAL / "000" / "000.png", format="JPEG")
     with pytest.raises(ValueError, match=r"000.000\.png is not a readable PNG file"):
         find_images(category, "test")
 
 
 def test_mask_of_another_size_than_its_image_is_refused(category):
-    Image.new("L", (16, 13), 255).save(category / LOGICAL / "000" / "000.png")
-    with pytest.raises(ValueError, match=r"as large as its image .*, 16 x 12 pixels, got 16 x 13 pixels"):
+    Image.new("L", (48, 41), 255).save(category / LOGICAL / "000" / "000.png")
+    with pytest.raises(ValueError, match=r"as large as its image .*, 48 x 40 pixels, got 48 x 41 pixels"):
         find_images(category, "test")
 
 

@@ -17,10 +17,11 @@ import pytest
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import DownloadInfo
-from anomalib_logic.data import MVTecLoco, MVTecLocoDataset, anomaly_kinds, mvtec_loco
 from jsonargparse import ArgumentParser
 from PIL import Image
 from torchvision.transforms.v2 import Resize
+
+from anomalib_logic.data import MVTecLoco, MVTecLocoDataset, anomaly_kinds, mvtec_loco
 
 
 def make_datamodule(category: Path, **arguments) -> MVTecLoco:
@@ -35,7 +36,7 @@ def make_dataset(category: Path, split: str | None = "test") -> MVTecLocoDataset
 
 
 def set_pixels(path: Path, value: int) -> None:
-    Image.fromarray(np.full((12, 16), value, np.uint8)).save(path)
+    Image.fromarray(np.full((40, 48), value, np.uint8)).save(path)
 
 
 # data set
@@ -52,7 +53,7 @@ def test_normal_image_has_an_empty_mask(category):
 
 def test_image_is_read_at_its_original_size_with_values_from_0_to_1(category):
     image = make_dataset(category)[0].image
-    assert torch.equal(image.as_subclass(torch.Tensor), torch.full((3, 12, 16), 90 / 255))
+    assert torch.equal(image.as_subclass(torch.Tensor), torch.full((3, 40, 48), 90 / 255))
 
 
 @pytest.mark.parametrize("index", [0, 5])
@@ -119,7 +120,7 @@ def test_malformed_defects_config_is_refused_at_once(category):
 
 def test_truncated_image_is_named_when_the_item_is_read(category):
     path = category / "train" / "good" / "000.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:-200])
     dataset = make_dataset(category, split="train")
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is not a readable PNG file"):
@@ -128,7 +129,7 @@ def test_truncated_image_is_named_when_the_item_is_read(category):
 
 def test_truncated_mask_is_named_when_the_item_is_read(category):
     path = category / "ground_truth" / "logical_anomalies" / "000" / "000.png"
-    path.write_bytes(path.read_bytes()[:-20])
+    path.write_bytes(path.read_bytes()[:45])
     dataset = make_dataset(category)
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is not a readable PNG file"):
         dataset[4]
@@ -157,12 +158,12 @@ def test_training_batch_has_the_default_size_of_8(category):
     for index in range(4, 9):
         shutil.copy(category / "train" / "good" / "000.png", category / "train" / "good" / f"{index:03d}.png")
     batch = next(iter(make_datamodule(category).train_dataloader()))
-    assert batch.image.shape == (8, 3, 12, 16)
+    assert batch.image.shape == (8, 3, 40, 48)
 
 
 def test_batch_has_one_merged_mask_for_each_image(category):
     batch = next(iter(make_datamodule(category).test_dataloader()))
-    assert batch.gt_mask.sum(dim=(1, 2)).tolist() == [0, 0, 0, 0, 16, 32, 16, 16]
+    assert batch.gt_mask.sum(dim=(1, 2)).tolist() == [0, 0, 0, 0, 48, 96, 48, 48]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,9 @@ def test_failed_download_names_address_and_place(archive, tmp_path, monkeypatch)
         raise URLError("no network")
 
     serve(monkeypatch, fail)
-    message = r"from https://host/mvtec_loco.tar.xz to .*new: URLError: .*no network.*by hand so that .*train.good exists"
+    message = (
+        r"from https://host/mvtec_loco.tar.xz to .*new: URLError: .*no network.*by hand so that .*train.good exists"
+    )
     with pytest.raises(RuntimeError, match=message):
         MVTecLoco(root=tmp_path / "new", category="juice_bottle").prepare_data()
 

@@ -1,0 +1,386 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The folder layout of MVTec LOCO AD: images by split and kind, defect channels, defect configuration.
+
+A category is one folder::
+
+    train/good/*.png
+    validation/good/*.png
+    test/{good,logical_anomalies,structural_anomalies}/*.png
+    ground_truth/{logical_anomalies,structural_anomalies}/<image stem>/*.png    one PNG for each defect
+    defects_config.json                                                         one entry for each defect type
+
+Everything here reads such a folder and refuses what is broken, naming the file and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+GOOD = "good"
+LOGICAL_ANOMALIES = "logical_anomalies"
+STRUCTURAL_ANOMALIES = "structural_anomalies"
+ANOMALY_KINDS = (GOOD, LOGICAL_ANOMALIES, STRUCTURAL_ANOMALIES)
+SPLIT_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
+GROUND_TRUTH_FOLDER = "ground_truth"
+DEFECTS_CONFIG_FILE = "defects_config.json"
+
+_CONFIG_KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
+
+
+@dataclass(frozen=True)
+class DefectConfig:
+    """One entry of ``defects_config.json``.
+
+    Args:
+        defect_name: Name of the defect type.
+        pixel_value: Value, 1 to 255, of the defect's pixels in its masks.
+        saturation_threshold: Share of the defect's area in (0, 1] if ``relative_saturation``, else pixels.
+        relative_saturation: Whether the threshold is a share of the area.
+    """
+
+    defect_name: str
+    pixel_value: int
+    saturation_threshold: float
+    relative_saturation: bool
+
+
+@dataclass(frozen=True)
+class DefectChannel:
+    """One defect of one image.
+
+    Args:
+        path: PNG file that the channel was read from.
+        mask: Defect pixels at the original resolution, bool, shape ``(H, W)``.
+        pixel_value: The file's one non-zero value, which names the defect type.
+        config: Entry of ``defects_config.json`` for that value, or ``None`` if read without a configuration.
+    """
+
+    path: Path
+    mask: torch.Tensor
+    pixel_value: int
+    config: DefectConfig | None = None
+
+
+@dataclass(frozen=True)
+class LocoImage:
+    """One image of a category.
+
+    Args:
+        path: PNG file of the image.
+        kind: One of ``ANOMALY_KINDS``.
+        mask_folder: Folder with the image's masks, ``None`` if the image is normal.
+    """
+
+    path: Path
+    kind: str
+    mask_folder: Path | None = None
+
+
+def anomaly_kind(image_path: str | PurePath) -> str:
+    """Tell from an image's path whether it is normal, a logical or a structural anomaly.
+
+    Only the name of the folder that holds the image counts, in POSIX as in Windows paths.
+
+    Args:
+        image_path: Path of an image in the LOCO layout. The file need not exist.
+
+    Returns:
+        ``"good"``, ``"logical_anomalies"`` or ``"structural_anomalies"``.
+
+    Raises:
+        ValueError: If the image's folder is none of these.
+    """
+    kind = PureWindowsPath(str(image_path)).parent.name
+    if kind not in ANOMALY_KINDS:
+        msg = f"image_path must lie in a folder named one of {ANOMALY_KINDS}, got {str(image_path)!r}"
+        raise ValueError(msg)
+    return kind
+
+
+def anomaly_kinds(image_paths: Iterable[str | PurePath]) -> list[str]:
+    """Apply :func:`anomaly_kind` to each path, for example to ``batch.image_path``."""
+    return [anomaly_kind(path) for path in image_paths]
+
+
+def mask_folder(image_path: str | Path) -> Path:
+    """Return the folder that holds the masks of an anomalous image.
+
+    Args:
+        image_path: ``<category>/test/<kind>/<stem>.png`` of an anomalous image.
+
+    Returns:
+        ``<category>/ground_truth/<kind>/<stem>``, whether or not it exists.
+
+    Raises:
+        ValueError: If the image is normal or does not lie in the LOCO layout.
+    """
+    image_path = Path(image_path)
+    kind = anomaly_kind(image_path)
+    if kind == GOOD:
+        msg = f"image_path must be an anomalous image, got {str(image_path)!r}: normal images have no masks"
+        raise ValueError(msg)
+    return image_path.parents[2] / GROUND_TRUTH_FOLDER / kind / image_path.stem
+
+
+def read_defects_config(path: str | Path) -> list[DefectConfig]:
+    """Read a category's ``defects_config.json``.
+
+    Args:
+        path: The file, or the category's folder that holds it.
+
+    Returns:
+        Entries in the file's order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no valid list of defects, naming the entry and the key.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / DEFECTS_CONFIG_FILE
+    if not path.is_file():
+        msg = f"{path} does not exist; it must list the category's defects with the keys {_CONFIG_KEYS}"
+        raise FileNotFoundError(msg)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} is not valid JSON ({error}); restore the data set's own file"
+        raise ValueError(msg) from error
+    if not isinstance(entries, list) or not entries:
+        msg = f"{path} must hold a non-empty list of defects, got {type(entries).__name__}: {str(entries)[:80]}"
+        raise ValueError(msg)
+    configs = [_parse_defect(entry, f"{path}, entry {index}") for index, entry in enumerate(entries)]
+    values = [config.pixel_value for config in configs]
+    for value in values:
+        if values.count(value) > 1:
+            names = [config.defect_name for config in configs if config.pixel_value == value]
+            msg = f"{path}: pixel_value must be unique, got {value} for {names}"
+            raise ValueError(msg)
+    return configs
+
+
+def _parse_defect(entry: Any, where: str) -> DefectConfig:
+    """Check one entry of the configuration and convert it."""
+    missing = [key for key in _CONFIG_KEYS if not isinstance(entry, dict) or key not in entry]
+    if missing:
+        msg = f"{where} must be an object with the keys {_CONFIG_KEYS}, but {missing} are missing: {entry!r}"
+        raise ValueError(msg)
+    name, value, threshold, relative = (entry[key] for key in _CONFIG_KEYS)
+    if not isinstance(name, str) or not name:
+        msg = f"{where}: defect_name must be a non-empty string, got {name!r}"
+        raise ValueError(msg)
+    if type(value) is not int or not 1 <= value <= 255:
+        msg = f"{where}: pixel_value must be an integer from 1 to 255, got {value!r}"
+        raise ValueError(msg)
+    if not isinstance(relative, bool):
+        msg = f"{where}: relative_saturation must be true or false, got {relative!r}"
+        raise ValueError(msg)
+    if type(threshold) not in (int, float) or not 0 < threshold <= (1 if relative else float("inf")):
+        wanted = "a share of the area in (0, 1]" if relative else "a positive number of pixels"
+        msg = f"{where}: saturation_threshold must be {wanted}, got {threshold!r}"
+        raise ValueError(msg)
+    return DefectConfig(name, value, float(threshold), relative)
+
+
+def read_defect_channels(
+    folder: str | Path,
+    configs: Sequence[DefectConfig] | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> list[DefectChannel]:
+    """Read all masks of one image, one channel for each PNG file, in the order of the file names.
+
+    Args:
+        folder: The image's mask folder, see :func:`mask_folder`.
+        configs: Known defects, see :func:`read_defects_config`. ``None``: accept any pixel value.
+        image_size: Height and width in pixels that every mask must have. ``None``: accept any size.
+
+    Returns:
+        At least one channel.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist or holds no PNG file.
+        ValueError: If a file is no readable 8-bit PNG, has another size, has not exactly one non-zero value, or has
+            a value that ``configs`` does not list.
+    """
+    folder = Path(folder)
+    by_value = None if configs is None else {config.pixel_value: config for config in configs}
+    channels = []
+    for path in mask_files(folder):
+        pixels = _read_mask_pixels(path)
+        if image_size is not None and pixels.shape != tuple(image_size):
+            msg = f"mask {path} must be as large as its image, {_size(image_size)}, got {_size(pixels.shape)}"
+            raise ValueError(msg)
+        values = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)[1:]) + 1
+        if len(values) != 1:
+            msg = f"mask {path} must have exactly one non-zero pixel value, got {values.tolist()}"
+            raise ValueError(msg)
+        value = int(values[0])
+        if by_value is not None and value not in by_value:
+            known = {entry.pixel_value: entry.defect_name for entry in by_value.values()}
+            msg = f"mask {path} has the unknown pixel value {value}; {DEFECTS_CONFIG_FILE} knows {known}"
+            raise ValueError(msg)
+        config = None if by_value is None else by_value[value]
+        channels.append(DefectChannel(path, torch.from_numpy(pixels != 0), value, config))
+    return channels
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """Return an image's mask files, sorted; raise ``FileNotFoundError`` if there are none."""
+    files = png_files(folder) if folder.is_dir() else []
+    if not files:
+        fault = "holds no PNG file" if folder.is_dir() else "does not exist"
+        msg = f"mask folder {folder} {fault}; put the image's masks there, or remove the image"
+        raise FileNotFoundError(msg)
+    return files
+
+
+def png_files(folder: Path) -> list[Path]:
+    """Return the PNG files right below a folder, sorted; hidden and other files are left out."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
+    return sorted(path for path in files if path.is_file())
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Read height and width in pixels from a PNG file's header.
+
+    Raises:
+        ValueError: If the file is no PNG.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError) as error:
+        raise unreadable_png(path, error) from error
+
+
+def unreadable_png(path: str | Path, error: Exception) -> ValueError:
+    """Build the error for a file that cannot be decoded."""
+    return ValueError(f"{path} is not a readable PNG file ({error}); restore it or remove it from the data set")
+
+
+def _read_mask_pixels(path: Path) -> np.ndarray:
+    """Decode a mask to uint8, shape ``(H, W)``."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            mode = image.mode
+            pixels = np.array(image.convert("L"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise unreadable_png(path, error) from error
+    if mode.startswith(("I", "F")):
+        msg = f"mask {path} must be an 8-bit greyscale PNG, got mode {mode!r}; convert it to 8 bits"
+        raise ValueError(msg)
+    return pixels
+
+
+def find_categories(root: str | Path) -> list[str]:
+    """Return the names of the folders right below ``root`` that hold a ``train`` and a ``test`` folder, sorted."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    folders = (path for path in root.iterdir() if not path.name.startswith("."))
+    return sorted(path.name for path in folders if (path / "train").is_dir() and (path / "test").is_dir())
+
+
+def find_images(category_folder: str | Path, split: str) -> list[LocoImage]:
+    """List a split's images and check its layout without decoding pixels.
+
+    Checked: folders and kinds, that no split is empty, that images and mask folders belong together, that every image
+    and mask has a PNG header, and that masks are as large as their image.
+
+    Args:
+        category_folder: The category's folder.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Returns:
+        Images sorted by kind and file name.
+
+    Raises:
+        FileNotFoundError: If a folder, an image or a mask is missing.
+        ValueError: If ``split`` or a folder's name is unknown, a file is no PNG, or a mask's size differs.
+    """
+    if split not in SPLIT_FOLDERS:
+        msg = f"split must be one of {tuple(SPLIT_FOLDERS)}, got {split!r}"
+        raise ValueError(msg)
+    category_folder = Path(category_folder)
+    split_folder = category_folder / SPLIT_FOLDERS[split]
+    _check_kind_folders(split_folder, split)
+    images = [LocoImage(path, GOOD) for path in _find_pngs(split_folder / GOOD)]
+    if not images:
+        hint = " or choose another val_split_mode than 'from_dir'" if split == "val" else ""
+        msg = f"{split_folder / GOOD} holds no PNG image: the {split} split is empty. Put normal images there{hint}"
+        raise FileNotFoundError(msg)
+    if split == "test":
+        anomalous = [image for kind in ANOMALY_KINDS[1:] for image in _find_anomalous(category_folder, kind)]
+        if not anomalous:
+            msg = f"{split_folder} has no anomalous image: at least one of {ANOMALY_KINDS[1:]} must hold a PNG image"
+            raise FileNotFoundError(msg)
+        images += anomalous
+    for image in images:
+        _check_headers(image)
+    return images
+
+
+def _check_kind_folders(split_folder: Path, split: str) -> None:
+    """Refuse a missing split folder and kinds that the split must not have."""
+    if not split_folder.is_dir():
+        msg = f"{split_folder} does not exist: the {split} split is missing. "
+        if split == "val":
+            msg += "Add it, or choose another val_split_mode than 'from_dir', such as 'from_test' or 'same_as_test'"
+        else:
+            msg += f"Add it, or remove {split_folder.parent} to have an official category downloaded again"
+        raise FileNotFoundError(msg)
+    allowed = ANOMALY_KINDS if split == "test" else (GOOD,)
+    for folder in sorted(split_folder.iterdir()):
+        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in allowed:
+            msg = f"unknown folder {folder}: folders in {split_folder.name} must be named one of {allowed}"
+            raise ValueError(msg)
+
+
+def _find_pngs(folder: Path) -> list[Path]:
+    return png_files(folder) if folder.is_dir() else []
+
+
+def _find_anomalous(category_folder: Path, kind: str) -> list[LocoImage]:
+    """Pair the anomalous images of one kind with their mask folders."""
+    paths = _find_pngs(category_folder / SPLIT_FOLDERS["test"] / kind)
+    images = [LocoImage(path, kind, mask_folder(path)) for path in paths]
+    stems = {path.stem for path in paths}
+    truth_folder = category_folder / GROUND_TRUTH_FOLDER / kind
+    for folder in sorted(truth_folder.iterdir()) if truth_folder.is_dir() else []:
+        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in stems:
+            image = category_folder / SPLIT_FOLDERS["test"] / kind / f"{folder.name}.png"
+            msg = f"mask folder {folder} has no image {image}; restore the image or remove the masks"
+            raise FileNotFoundError(msg)
+    return images
+
+
+def _check_headers(image: LocoImage) -> None:
+    """Compare the sizes in the headers of an image and its masks."""
+    size = png_size(image.path)
+    if image.mask_folder is None:
+        return
+    if not image.mask_folder.is_dir():
+        msg = f"image {image.path} has no mask: {image.mask_folder} does not exist; add that folder or remove the image"
+        raise FileNotFoundError(msg)
+    for path in mask_files(image.mask_folder):
+        mask_size = png_size(path)
+        if mask_size != size:
+            msg = f"mask {path} must be as large as its image {image.path}, {_size(size)}, got {_size(mask_size)}"
+            raise ValueError(msg)
+
+
+def _size(size: Sequence[int]) -> str:
+    """Format height and width as people write image sizes."""
+    return f"{size[1]} x {size[0]} pixels"

@@ -1,0 +1,105 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL_MODEL = [
+    "--model.backbone=mobilenetv2_035",
+    "--model.pre_trained=false",
+    "--model.image_size=[64,96]",
+    "--model.width=48",
+    "--model.depth=1",
+    "--model.heads=4",
+]
+FAST = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--data.num_workers=0"]
+
+
+def anomalib(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run the installed ``anomalib`` command and fail with its output if it fails."""
+    program = Path(sys.executable).with_name("anomalib")
+    result = subprocess.run(
+        [str(program), *arguments],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, f"{arguments}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result
+
+
+def write_image(path: Path, generator: np.random.Generator, square: bool = True) -> None:
+    image = generator.integers(0, 60, (64, 96, 3), dtype=np.uint8)
+    if square:
+        image[20:40, 30:60] = 230
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+@pytest.fixture(scope="session")
+def loco(tmp_path_factory) -> Path:
+    """A data set in MVTec LOCO's layout with one category, ``squares``, and a folder of normal and bad images."""
+    root = tmp_path_factory.mktemp("datasets")
+    generator = np.random.default_rng(0)
+    category = root / "squares"
+    for folder, number in (("train/good", 8), ("validation/good", 3), ("test/good", 3)):
+        for i in range(number):
+            write_image(category / folder / f"{i:03}.png", generator)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[20:40, 30:60] = 255
+    for kind in ("logical_anomalies", "structural_anomalies"):
+        for i in range(2):
+            write_image(category / "test" / kind / f"{i:03}.png", generator, square=False)
+            folder = category / "ground_truth" / kind / f"{i:03}"
+            folder.mkdir(parents=True)
+            Image.fromarray(mask).save(folder / "000.png")
+    (category / "defects_config.json").write_text(
+        '[{"defect_name": "missing_square", "pixel_value": 255, "saturation_threshold": 1.0,'
+        ' "relative_saturation": true}]'
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(loco, tmp_path_factory) -> Path:
+    """Working folder of a real ``anomalib train --model anomalib_logic.Glcf --data MVTecLoco``."""
+    folder = tmp_path_factory.mktemp("trained")
+    output = anomalib(
+        "train",
+        "--model",
+        "anomalib_logic.Glcf",
+        "--data",
+        "MVTecLoco",
+        f"--data.root={loco}",
+        "--data.category=squares",
+        *SMALL_MODEL,
+        *FAST,
+        "--trainer.max_epochs=2",
+        cwd=folder,
+    )
+    (folder / "output.txt").write_text(output.stdout + output.stderr)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(trained) -> Path:
+    """The checkpoint of the ``trained`` run."""
+    return trained / "results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt"
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    """Empty working folder for commands run in this process."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)

@@ -1,0 +1,171 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The commands that users type.
+
+Importing Anomalib takes ten seconds, so what needs a process of its own has one (fixture ``trained``, prediction,
+benchmark, the options' order) and the other commands go through Anomalib's own parser in this process.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.data import PredictDataset
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_logic import Glcf
+
+from .conftest import FAST, SMALL_MODEL, anomalib
+
+MODEL = ["--model", "anomalib_logic.Glcf", *SMALL_MODEL]
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def data(loco: Path) -> list[str]:
+    return ["--data", "anomalib_logic.MVTecLoco", f"--data.root={loco}", "--data.category=squares"]
+
+
+def test_train_prints_metrics_and_writes_pictures_and_checkpoint(trained, checkpoint):
+    assert "image_AUROC" in (trained / "output.txt").read_text()
+    assert checkpoint.is_file()
+    pictures = {p.parent.name for p in trained.glob("results/Glcf/MVTecLoco/squares/v0/images/*/*.png")}
+    assert pictures == {"good", "logical_anomalies", "structural_anomalies"}
+
+
+def test_train_takes_our_data_modules_full_name_before_the_model(loco, tmp_path):
+    anomalib("train", *data(loco), *MODEL, *FAST, "--trainer.fast_dev_run=true", cwd=tmp_path)
+
+
+def test_train_takes_our_data_modules_full_name_after_the_model(loco, workspace):
+    cli = AnomalibCLI(["train", *MODEL, *data(loco), *FAST, "--trainer.fast_dev_run=true"])
+    assert type(cli.datamodule).__name__ == "MVTecLoco"
+
+
+def test_predict_in_a_new_process_gives_the_scores_of_this_one(loco, checkpoint, tmp_path):
+    script = tmp_path / "predict.py"
+    images = loco / "squares/test/good"
+    script.write_text(
+        "import json, sys\n"
+        "from anomalib.cli.cli import AnomalibCLI\n"
+        "cli = AnomalibCLI(sys.argv[1:], run=False)\n"
+        "batches = cli.engine.predict(**cli._prepare_subcommand_kwargs('predict'))\n"
+        "json.dump([b.pred_score.tolist() for b in batches], open('scores.json', 'w'))\n"
+    )
+    import subprocess
+    import sys
+
+    arguments = ["predict", *MODEL, f"--data={images}", f"--ckpt_path={checkpoint}", *FAST[:2]]
+    subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, check=True, capture_output=True)
+    model = Glcf.load_from_checkpoint(checkpoint)
+    run = Engine(default_root_dir=tmp_path / "here", accelerator="cpu", enable_progress_bar=False)
+    expected = run.predict(model, dataset=PredictDataset(images))
+    assert json.loads((tmp_path / "scores.json").read_text()) == [b.pred_score.tolist() for b in expected]
+
+
+def test_predict_writes_a_picture_for_each_image(loco, checkpoint, workspace):
+    AnomalibCLI(["predict", *MODEL, f"--data={loco}/squares/test/good", f"--ckpt_path={checkpoint}", *FAST[:2]])
+    assert len(list(workspace.glob("results/**/images/**/*.png"))) == 3
+
+
+def test_test_with_a_checkpoint_repeats_the_figures_of_training(loco, trained, checkpoint, workspace, capsys):
+    cli = AnomalibCLI(["test", *MODEL, *data(loco), f"--ckpt_path={checkpoint}", *FAST])
+    figure = f"{cli.engine.trainer.callback_metrics['image_AUROC'].item():.4f}"
+    assert figure in (trained / "output.txt").read_text()
+
+
+def test_validate_with_a_checkpoint_keeps_its_statistics(loco, checkpoint, workspace):
+    cli = AnomalibCLI(["validate", *MODEL, *data(loco), f"--ckpt_path={checkpoint}", *FAST])
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    name = "model.anomaly_map_generator.normalization.mean"
+    assert torch.equal(cli.model.state_dict()[name], saved[name])
+
+
+def test_stopped_run_goes_on_from_its_last_checkpoint_as_if_it_had_not_stopped(loco, workspace):
+    def fit(epochs: int, *more: str) -> AnomalibCLI:
+        settings = {
+            "trainer": {
+                "max_epochs": epochs,
+                "callbacks": [
+                    {
+                        "class_path": "anomalib.callbacks.ModelCheckpoint",
+                        "init_args": {"dirpath": f"checkpoints_{len(more)}", "save_last": True},
+                    }
+                ],
+            }
+        }
+        Path("settings.yaml").write_text(yaml.safe_dump(settings))
+        constant = ["--model.schedule=constant", "--seed_everything=7"]
+        return AnomalibCLI(["fit", "--config=settings.yaml", *MODEL, *constant, *data(loco), *FAST, *more])
+
+    first = fit(1)
+    resumed = fit(3, "--ckpt_path=checkpoints_0/last.ckpt")
+    assert resumed.engine.trainer.current_epoch == 3
+    assert resumed.engine.trainer.global_step == 3 * first.engine.trainer.global_step
+    saved = torch.load("checkpoints_1/last.ckpt", weights_only=True)
+    steps = {state["step"].item() for state in saved["optimizer_states"][0]["state"].values()}
+    assert steps == {3.0 * first.engine.trainer.global_step}
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("glcf*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configuration_trains(config, loco, workspace):
+    text = yaml.safe_load(config.read_text())
+    overrides = [*SMALL_MODEL, *FAST, "--trainer.fast_dev_run=true", "--trainer.precision=32"]
+    if "decoder_depths" in text["model"].get("init_args", {}):
+        overrides.append("--model.decoder_depths=[1,1,1,1]")
+    if text["data"]["class_path"].endswith("MVTecLoco"):
+        overrides += [f"--data.root={loco}", "--data.category=squares"]
+    else:
+        small = {"train_images": 4, "val_images": 2, "test_images": 2, "anomalies_per_defect": 1}
+        overrides += ["--data.root=digits", *(f"--data.{k}={v}" for k, v in small.items())]
+    cli = AnomalibCLI(["train", f"--config={config}", *overrides])
+    assert type(cli.model) is Glcf
+
+
+def test_folder_of_images_is_enough(loco, workspace):
+    folder = [
+        "--data=Folder",
+        "--data.name=squares",
+        f"--data.root={loco}/squares",
+        "--data.normal_dir=train/good",
+        "--data.abnormal_dir=test/logical_anomalies",
+    ]
+    cli = AnomalibCLI(["train", *MODEL, *folder, *FAST, "--trainer.max_epochs=1"])
+    assert math.isfinite(cli.engine.trainer.callback_metrics["image_AUROC"].item())
+
+
+def test_benchmark_takes_our_model_and_data_in_its_configuration(loco, tmp_path):
+    small = {k.removeprefix("--model."): yaml.safe_load(v) for k, v in (a.split("=") for a in SMALL_MODEL)}
+    configuration = {
+        "accelerator": "cpu",
+        "benchmark": {
+            "seed": 1,
+            "model": {"class_path": "anomalib_logic.Glcf", "init_args": {**small, "max_epochs": 1}},
+            "data": {
+                "class_path": "anomalib_logic.MVTecLoco",
+                "init_args": {
+                    "root": str(loco),
+                    "category": {"grid": ["squares"]},
+                    "num_workers": 0,
+                },
+            },
+        },
+    }
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(configuration))
+    anomalib("benchmark", "--config=benchmark.yaml", cwd=tmp_path)
+    (results,) = tmp_path.glob("runs/benchmark/*/results.csv")
+    header, row = results.read_text().splitlines()
+    figures = dict(zip(header.split(","), row.split(","), strict=False))
+    assert figures["model.class_path"] == "anomalib_logic.Glcf"
+    assert "image_AUROC" in figures
+
+
+def test_pictures_show_image_mask_and_map(trained):
+    (picture, *_) = sorted(trained.glob("results/**/images/logical_anomalies/*.png"))
+    with Image.open(picture) as image:
+        assert image.width > 3 * image.height

@@ -1,0 +1,102 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+import torch
+
+from anomalib_logic.models.glcf.bottleneck import (
+    STRUCTURES,
+    MultiScalePatchEmbedding,
+    SemanticAggregation,
+    SemanticBottleneck,
+)
+
+GRID = (2, 3)
+LENGTH = 6
+
+
+def aggregation(structure):
+    torch.manual_seed(0)
+    return SemanticAggregation(GRID, width=16, depth=1, heads=2, structure=structure).eval()
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_both_representations_have_one_token_a_patch(structure):
+    semantic, patches = aggregation(structure)(torch.randn(2, LENGTH, 16))
+    assert semantic.shape == patches.shape == (2, LENGTH, 16)
+
+
+@pytest.mark.parametrize(
+    ("structure", "encoded", "decoded"),
+    [("ps", 2 * LENGTH, LENGTH), ("pgs", LENGTH + 1, 1 + LENGTH), ("pss", 2 * LENGTH, 2 * LENGTH)],
+)
+def test_structure_sets_how_many_tokens_pass_encoder_and_global_decoder(structure, encoded, decoded):
+    module = aggregation(structure)
+    lengths = []
+    for part in (module.encoder, module.global_decoder, module.patch_decoder):
+        part.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
+    module(torch.randn(1, LENGTH, 16))
+    assert lengths == [encoded, decoded, LENGTH]
+
+
+def test_without_semantic_tokens_one_output_serves_as_both():
+    semantic, patches = aggregation("none")(torch.randn(1, LENGTH, 16))
+    assert semantic is patches
+
+
+@pytest.mark.parametrize("structure", ["pgs", "pss"])
+def test_global_representation_comes_from_the_fresh_tokens(structure):
+    """Without attention to others, a fresh token knows nothing of the image: the output is the same for all images."""
+    module = aggregation(structure)
+    for block in module.global_decoder[:-1]:
+        torch.nn.init.zeros_(block.attn.proj.weight)
+    first, _ = module(torch.randn(1, LENGTH, 16))
+    second, _ = module(torch.randn(1, LENGTH, 16))
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("structure", ["ps", "pgs", "pss"])
+def test_global_representation_depends_on_the_image(structure):
+    module = aggregation(structure)
+    first, _ = module(torch.randn(1, LENGTH, 16))
+    second, _ = module(10 * torch.randn(1, LENGTH, 16))
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_position_encoding_tells_positions_apart_and_is_not_trained():
+    module = aggregation("pss")
+    assert len(torch.unique(module.position[0], dim=0)) == LENGTH
+    assert "position" not in dict(module.named_parameters())
+
+
+def test_unknown_structure_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"structure must be one of \('pss', 'pgs', 'ps', 'none'\), got 'abc'"):
+        aggregation("abc")
+
+
+def test_width_that_heads_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="width must be a multiple of 4 and of the 3 heads, got 16"):
+        SemanticAggregation(GRID, width=16, heads=3)
+
+
+def test_patch_embedding_adds_the_scales():
+    embed = MultiScalePatchEmbedding([2, 3, 5], [4, 2, 1], 8)
+    maps = [torch.randn(1, 2, 8, 12), torch.randn(1, 3, 4, 6), torch.randn(1, 5, 2, 3)]
+    parts = [e.proj(m).flatten(2).transpose(1, 2) for e, m in zip(embed.embeddings, maps, strict=True)]
+    torch.testing.assert_close(embed(maps), parts[0] + parts[1] + parts[2])
+
+
+@pytest.mark.parametrize("multi_scale", [True, False])
+def test_shallow_maps_matter_only_with_multi_scale_embedding(multi_scale):
+    torch.manual_seed(0)
+    bottleneck = SemanticBottleneck([2, 3, 5], GRID, width=16, depth=1, heads=2, multi_scale=multi_scale).eval()
+    maps = [torch.randn(1, 2, 8, 12), torch.randn(1, 3, 4, 6), torch.randn(1, 5, 2, 3)]
+    before = bottleneck(maps)[1]
+    after = bottleneck([maps[0] + 1, *maps[1:]])[1]
+    assert torch.equal(before, after) is not multi_scale
+
+
+def test_representations_have_the_deepest_maps_shape():
+    bottleneck = SemanticBottleneck([2, 3, 5], GRID, width=16, depth=1, heads=2)
+    maps = [torch.randn(2, 2, 8, 12), torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)]
+    assert [z.shape for z in bottleneck(maps)] == [(2, 5, 2, 3)] * 2

@@ -1,0 +1,46 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+import torch
+
+from anomalib_logic.models.glcf.decoder import DualUpSample, PyramidDecoder
+from anomalib_logic.models.glcf.torch_model import GlcfModel
+
+
+def test_dual_up_sample_doubles_the_resolution():
+    assert DualUpSample(6, 4)(torch.randn(2, 6, 3, 5)).shape == (2, 4, 6, 10)
+
+
+def test_dual_up_sample_merges_both_branches():
+    up = DualUpSample(6, 4)
+    x = torch.randn(1, 6, 3, 5)
+    expected = up.merge(torch.cat([up.sub_pixel(x), up.bilinear(x)], dim=1))
+    torch.testing.assert_close(up(x), expected)
+
+
+@pytest.mark.parametrize(("block", "channels"), [("convolution", [4, 6, 8, 10]), ("swin", [8, 16, 32, 64])])
+@pytest.mark.parametrize("widths", [None, [32, 32, 64, 64]])
+def test_outputs_have_the_backbones_channels_at_strides_4_8_and_16(block, channels, widths):
+    decoder = PyramidDecoder(channels, (2, 3), block, widths=widths)
+    outputs = decoder(torch.randn(2, channels[-1], 2, 3))
+    assert [tuple(o.shape) for o in outputs] == [
+        (2, channels[0], 16, 24),
+        (2, channels[1], 8, 12),
+        (2, channels[2], 4, 6),
+    ]
+
+
+def test_swin_decoder_mirrors_the_backbones_depths():
+    model = GlcfModel((64, 64), "swin_tiny_patch4_window7_224", pre_trained=False, width=48, depth=1, heads=4)
+    assert [len(s.blocks.blocks) for s in model.correspondence_network.stages] == [2, 6, 2, 2]
+
+
+def test_convolution_backbone_gets_residual_convolution_stages():
+    model = GlcfModel((64, 64), "resnet18", pre_trained=False, width=48, depth=1, heads=4)
+    assert type(model.local_estimation_network.stages[0][0]).__name__ == "BasicBlock"
+
+
+def test_wrong_number_of_depths_is_refused():
+    with pytest.raises(ValueError, match=r"decoder_depths must be 4 numbers.*got \[1, 2\]"):
+        GlcfModel((64, 64), "resnet18", pre_trained=False, decoder_depths=[1, 2])

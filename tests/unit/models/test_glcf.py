@@ -1,0 +1,256 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""GLCF as an Anomalib model: training, statistics, checkpoints, all in one process and on real image files."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder, InferenceBatch
+from anomalib.engine import Engine
+from anomalib.pre_processing import PreProcessor
+from lightning.pytorch.callbacks import EarlyStopping
+from PIL import Image
+from torchvision.transforms.v2 import ColorJitter, Resize
+
+from anomalib_logic import Glcf
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Nine normal and three anomalous images: bright squares on noise, the anomalous ones without their square."""
+    root = tmp_path_factory.mktemp("folder")
+    generator = np.random.default_rng(0)
+    for kind, count in (("good", 9), ("bad", 3)):
+        (root / kind).mkdir()
+        for i in range(count):
+            image = generator.integers(0, 60, (64, 96, 3), dtype=np.uint8)
+            if kind == "good":
+                image[20:40, 30:60] = 230
+            Image.fromarray(image).save(root / kind / f"{i}.png")
+    return root
+
+
+def datamodule(folder, **arguments):
+    defaults = {"train_batch_size": 4, "eval_batch_size": 4, "num_workers": 0, "val_split_mode": "same_as_test"}
+    return Folder("squares", "good", folder, "bad", test_split_ratio=0.3, seed=0, **{**defaults, **arguments})
+
+
+def engine(tmp_path, **arguments):
+    defaults = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
+    return Engine(default_root_dir=tmp_path, **{**defaults, **arguments})
+
+
+def normalization_of(model):
+    return model.model.anomaly_map_generator.normalization
+
+
+def recomputed_statistics(model, data):
+    """Statistics of the error maps over the training images, from their definition."""
+    model = model.eval()
+    collected = [[] for _ in range(6)]
+    for item in data.train_data:
+        image = model.pre_processor(item.image[None])
+        with torch.no_grad():
+            for values, error in zip(collected, model.model.errors(model.model.maps(image)), strict=True):
+                values.append(error.double().flatten())
+    values = [torch.cat(value) for value in collected]
+    return torch.stack([v.mean() for v in values]), torch.stack([v.std(correction=0) for v in values])
+
+
+def test_statistics_after_training_are_those_of_the_final_weights_over_all_training_images(tmp_path, folder, small):
+    model, data = Glcf(**small), datamodule(folder)
+    engine(tmp_path, max_epochs=2).fit(model, datamodule=data)
+    mean, std = recomputed_statistics(model, data)
+    torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(normalization_of(model).std.double(), std, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_ignore_training_augmentations(tmp_path, folder, small):
+    model, data = Glcf(**small), datamodule(folder, train_augmentations=ColorJitter(brightness=(3.0, 3.0)))
+    engine(tmp_path).fit(model, datamodule=data)
+    data.train_data.augmentations = Resize((64, 96))
+    mean, _ = recomputed_statistics(model, data)
+    torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_are_measured_without_validation(tmp_path, folder, small):
+    model, data = Glcf(**small), datamodule(folder)
+    engine(tmp_path, limit_val_batches=0).fit(model, datamodule=data)
+    mean, _ = recomputed_statistics(model, data)
+    torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
+
+
+def test_all_training_images_are_passed_once_more_after_training_only(tmp_path, folder, small, monkeypatch):
+    model = Glcf(**small)
+    measured = []
+    measure = model._measure
+    monkeypatch.setattr(model, "_measure", lambda **kw: (measured.append((model.current_epoch, kw)), measure(**kw)))
+    engine(tmp_path, max_epochs=3).fit(model, datamodule=datamodule(folder))
+    assert measured == [(0, {"channels": True}), (2, {})]
+
+
+def test_each_validation_is_measured_where_a_callback_may_stop_at_it(tmp_path, folder, small, monkeypatch):
+    model = Glcf(**small)
+    measured = []
+    measure = model._measure
+    monkeypatch.setattr(model, "_measure", lambda **kw: (measured.append(model.current_epoch), measure(**kw)))
+    stopping = EarlyStopping("train_loss", patience=10)
+    engine(tmp_path, max_epochs=2, callbacks=[stopping]).fit(model, datamodule=datamodule(folder))
+    assert measured == [0, 0, 1]
+
+
+def test_intermediate_checkpoint_has_statistics(tmp_path, folder, small):
+    model = Glcf(**small)
+    run = engine(tmp_path, max_epochs=3)
+    seen = []
+    model.on_validation_end = lambda: seen.append(bool(normalization_of(model).measured))
+    run.fit(model, datamodule=datamodule(folder))
+    assert seen == [True, True, True]
+
+
+def test_untrained_model_measures_before_testing(tmp_path, folder, small):
+    model, data = Glcf(**small), datamodule(folder)
+    engine(tmp_path).test(model, datamodule=data)
+    mean, _ = recomputed_statistics(model, data)
+    torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
+
+
+def test_channels_are_standardised_over_the_training_images(tmp_path, folder, small):
+    model, data = Glcf(**small), datamodule(folder)
+    engine(tmp_path).fit(model, datamodule=data)
+    images = torch.cat([model.pre_processor(item.image[None]) for item in data.train_data])
+    features = model.model.pyramid(images)[0]
+    channels = features.shape[1]
+    torch.testing.assert_close(model.model.standardization.mean[:channels], features.mean((0, 2, 3)))
+
+
+def test_backbone_stays_as_it_is(tmp_path, folder, small):
+    model = Glcf(**small)
+    before = copy.deepcopy(model.model.pyramid.state_dict())
+    run = engine(tmp_path)
+    run.fit(model, datamodule=datamodule(folder))
+    assert all(torch.equal(value, before[name]) for name, value in model.model.pyramid.state_dict().items())
+    optimised = {id(p) for group in run.trainer.optimizers[0].param_groups for p in group["params"]}
+    frozen = {id(p) for p in model.model.pyramid.parameters()}
+    assert not optimised & frozen
+    assert optimised == {id(p) for p in model.parameters()} - frozen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"structure": s} for s in ("ps", "pgs", "none")]
+    + [
+        {"multi_scale": False},
+        {"branch": "local"},
+        {"branch": "global", "criterion": "correspondence"},
+        {"distance": "cosine", "image_score": "max", "sigma": 0},
+        {"standardize_features": False, "optimizer": "sgd", "schedule": "constant"},
+        {"backbone": "swin_tiny_patch4_window7_224", "decoder_depths": (1, 1, 1, 1)},
+    ],
+    ids=str,
+)
+def test_every_switch_trains_and_tests(tmp_path, folder, small, arguments):
+    model = Glcf(**{**small, **arguments})
+    results = engine(tmp_path).train(model, datamodule=datamodule(folder))
+    assert 0 <= results[0]["image_AUROC"] <= 1
+
+
+def test_training_makes_all_losses_fall(tmp_path, folder, small):
+    model = Glcf(**small, learning_rate=3e-3, schedule="constant")
+    history = []
+    model.on_train_epoch_end = lambda: history.append(dict(model.trainer.callback_metrics))
+    engine(tmp_path, max_epochs=15).fit(model, datamodule=datamodule(folder))
+    for name in ("train_loss", "train_loss_correspondence", "train_loss_local"):
+        assert history[-1][name] < 0.8 * history[0][name]
+
+
+def test_trained_model_finds_the_missing_square(tmp_path, folder, small):
+    model = Glcf(**small, learning_rate=3e-3)
+    results = engine(tmp_path, max_epochs=15).train(model, datamodule=datamodule(folder))
+    assert results[0]["image_AUROC"] == 1.0
+
+
+def test_mixed_precision_trains_and_keeps_maps_in_single_precision(tmp_path, folder, small):
+    model = Glcf(**small)
+    run = engine(tmp_path, precision="bf16-mixed")
+    run.fit(model, datamodule=datamodule(folder))
+    predictions = run.predict(model, datamodule=datamodule(folder), ckpt_path=None)
+    assert predictions[0].anomaly_map.dtype == torch.float32
+    assert torch.isfinite(predictions[0].pred_score).all()
+
+
+def test_inference_returns_map_and_score_for_each_image(small):
+    result = Glcf(**small, post_processor=False).eval()(torch.rand(2, 3, 80, 80))
+    assert isinstance(result, InferenceBatch)
+    assert result.anomaly_map.shape == (2, 1, 64, 96)
+    assert result.pred_score.shape == (2,)
+
+
+def test_loaded_checkpoint_gives_equal_scores_without_weights_or_network(tmp_path, folder, small):
+    weights = tmp_path / "backbone.pth"
+    torch.save(Glcf(**small).model.pyramid.network.state_dict(), weights)
+    model = Glcf(**{**small, "pre_trained": True}, backbone_weights=str(weights))
+    run = engine(tmp_path)
+    run.fit(model, datamodule=datamodule(folder))
+    weights.unlink()
+    loaded = Glcf.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        expected, result = model.eval()(images), loaded.eval()(images)
+    assert torch.equal(result.pred_score, expected.pred_score)
+    assert torch.equal(result.anomaly_map, expected.anomaly_map)
+
+
+def test_size_of_a_custom_pre_processor_is_used_and_survives_a_checkpoint(tmp_path, folder, small):
+    model = Glcf(**{**small, "image_size": 224}, pre_processor=PreProcessor(Resize((96, 64))))
+    run = engine(tmp_path)
+    run.fit(model, datamodule=datamodule(folder))
+    loaded = Glcf.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
+    assert model.input_size == loaded.input_size == (96, 64)
+    assert loaded.eval()(torch.rand(1, 3, 50, 50)).anomaly_map.shape == (1, 1, 96, 64)
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 7), ({"max_epochs": 2}, 2)])
+def test_trainer_sets_the_epochs_and_else_the_model_does(tmp_path, folder, small, given, expected):
+    model = Glcf(**small, max_epochs=7)
+    limits = {"limit_train_batches": 1, "limit_val_batches": 0}
+    run = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, **limits, **given)
+    run.fit(model, datamodule=datamodule(folder))
+    assert run.trainer.current_epoch == expected
+
+
+@pytest.mark.parametrize(("trainers", "expected"), [({}, 0.5), ({"gradient_clip_val": 0.25}, 0.25)])
+def test_trainers_gradient_clipping_has_precedence(tmp_path, folder, small, trainers, expected, monkeypatch):
+    model = Glcf(**small, gradient_clip=0.5)
+    used = []
+    monkeypatch.setattr(model, "clip_gradients", lambda _, value, __: used.append(value))
+    engine(tmp_path, limit_train_batches=1, **trainers).fit(model, datamodule=datamodule(folder))
+    assert used == [expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 100}, r"image_size must be multiples of 32 pixels.*got \(100, 100\)"),
+        ({"image_size": [64, 64, 64]}, "image_size must be one number or two"),
+        ({"structure": "abc"}, r"structure must be one of \('pss', 'pgs', 'ps', 'none'\), got 'abc'"),
+        ({"schedule": "step"}, r"schedule must be one of \('cosine', 'constant'\), got 'step'"),
+    ],
+)
+def test_argument_out_of_range_is_refused_by_name(small, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Glcf(**{**small, **arguments})
+
+
+def test_wrong_choice_is_refused_before_a_download_is_tried():
+    with pytest.raises(ValueError, match="branch must be one of"):
+        Glcf(branch="middle", pre_trained=True)
+
+
+def test_failed_download_is_an_error_not_random_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RuntimeError, match="could not get the pre-trained weights"):
+        Glcf()
