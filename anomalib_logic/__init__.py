@@ -1,13 +1,41 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Logical anomaly detection for Anomalib."""
+"""Logical anomaly detection for Anomalib.
 
+The public classes are loaded when they are first used, and registered with Anomalib when ``anomalib.models`` is
+imported, whichever comes first; until then this package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._after_import import call_after_import
 from ._version import __version__
-from .data import DigitAnatomy, MVTecLoco
-from .models import Glcf
 from .registration import register
 
-register((MVTecLoco, DigitAnatomy))
+if TYPE_CHECKING:
+    from .data import DigitAnatomy, MVTecLoco
+    from .models import Glcf
 
 __all__ = ["DigitAnatomy", "Glcf", "MVTecLoco", "__version__"]
+
+_HOMES = {"DigitAnatomy": ".data", "Glcf": ".models", "MVTecLoco": ".data"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Load a public class on first use."""
+    if name not in _HOMES:
+        msg = f"module '{__name__}' has no attribute '{name}'"
+        raise AttributeError(msg)
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})
+
+
+call_after_import("anomalib.models", register)

@@ -1,31 +1,34 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Admission of this package's classes to Anomalib's registries."""
+"""Admission of this package's classes to Anomalib's registries.
 
+Anomalib 2.7 has no plug-in mechanism: ``get_model`` finds models among the imported subclasses of its base class and
+imports class paths from an allow-list of modules only; ``get_datamodule`` looks names up in ``anomalib.data``; and
+``anomalib benchmark`` imports nothing but those. So this package registers itself when ``anomalib.models`` is imported,
+and a ``.pth`` file beside it in the environment makes sure that it is there to notice.
+"""
+
+import warnings
 from importlib import import_module
 
-from anomalib.data import AnomalibDataModule
-from anomalib.models import ALLOWED_MODULES
+
+def register() -> None:
+    """Make Anomalib know the models and data modules; a failure is a warning, for Anomalib must work all the same."""
+    try:
+        import_module("anomalib_logic.models")
+        data = import_module("anomalib_logic.data")
+        import_module("anomalib.models").ALLOWED_MODULES.add("anomalib_logic")
+        for name in ("MVTecLoco", "DigitAnatomy"):
+            _add_data_module(getattr(data, name))
+    except Exception as error:
+        warnings.warn(f"anomalib_logic could not register with Anomalib: {error!r}", stacklevel=2)
 
 
-def register(data_modules: tuple[type[AnomalibDataModule], ...]) -> None:
-    """Make ``get_model`` accept ``anomalib_logic.*`` class paths, and ``get_datamodule`` this package's data modules.
-
-    ``get_model`` imports classes only from modules in ``anomalib.models.ALLOWED_MODULES``; ``get_datamodule`` looks
-    classes up by name in ``anomalib.data``. Models need no more than to be imported to be found by their short name.
-
-    Args:
-        data_modules: Data modules to add.
-
-    Raises:
-        AttributeError: If Anomalib has a data module of the same name already.
-    """
-    ALLOWED_MODULES.add("anomalib_logic")
+def _add_data_module(data_module: type) -> None:
     registry = import_module("anomalib.data")
-    for data_module in data_modules:
-        known = getattr(registry, data_module.__name__, data_module)
-        if known is not data_module:
-            msg = f"anomalib.data.{data_module.__name__} is taken by {known}; import ours from anomalib_logic"
-            raise AttributeError(msg)
-        setattr(registry, data_module.__name__, data_module)
+    known = getattr(registry, data_module.__name__, data_module)
+    if known is not data_module:
+        msg = f"anomalib.data.{data_module.__name__} is taken by {known}; import ours from anomalib_logic"
+        raise AttributeError(msg)
+    setattr(registry, data_module.__name__, data_module)

@@ -1,13 +1,16 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+import subprocess
+import sys
+
 import anomalib.data
 import pytest
 from anomalib.data import get_datamodule
 from anomalib.models import get_model, list_models
 
 import anomalib_logic
-from anomalib_logic.registration import register
+from anomalib_logic import registration
 
 ARGUMENTS = {"backbone": "mobilenetv2_035", "pre_trained": False, "depth": 1, "width": 48}
 
@@ -28,12 +31,26 @@ def test_model_is_listed():
 
 @pytest.mark.parametrize("name", ["MVTecLoco", "DigitAnatomy"])
 def test_data_module_is_found_by_its_class_path(name, tmp_path):
+    (tmp_path / "breakfast_box").mkdir()
     config = {"class_path": f"anomalib_logic.{name}", "init_args": {"root": str(tmp_path)}}
     assert type(get_datamodule(config)) is getattr(anomalib_logic, name)
 
 
-def test_name_that_anomalib_has_is_not_overwritten():
-    taken = type("MVTecAD", (anomalib_logic.MVTecLoco,), {})
-    with pytest.raises(AttributeError, match=r"anomalib\.data\.MVTecAD is taken"):
-        register((taken,))
-    assert anomalib.data.MVTecAD is not taken
+def test_name_that_anomalib_has_is_a_warning_and_stays_anomalibs(monkeypatch):
+    theirs = type("MVTecLoco", (), {})
+    monkeypatch.setattr(anomalib.data, "MVTecLoco", theirs)
+    with pytest.warns(UserWarning, match=r"anomalib\.data\.MVTecLoco is taken"):
+        registration.register()
+    assert anomalib.data.MVTecLoco is theirs
+
+
+def test_import_alone_loads_neither_torch_nor_the_rest_of_anomalib():
+    heavy = "[m for m in ('torch', 'lightning', 'anomalib.data', 'anomalib.models') if m in sys.modules]"
+    program = f"import sys, anomalib, anomalib_logic; print({heavy}, sorted(anomalib_logic.__all__))"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[] ['DigitAnatomy', 'Glcf', 'MVTecLoco', '__version__']"
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'anomalib_logic' has no attribute 'Missing'"):
+        _ = anomalib_logic.Missing

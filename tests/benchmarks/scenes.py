@@ -1,0 +1,145 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image AUROC of GLCF, PaDiM and PatchCore on data sets in MVTec LOCO's layout, from one run.
+
+    python tests/benchmarks/scenes.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
+
+All models have the same backbone and weights and see the same images. Scores are the models' own, without Anomalib's
+normalisation (whose clamping to [0, 1] makes ties). Prints a Markdown table, one cell "logical / structural".
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import Batch
+from anomalib.engine import Engine
+from anomalib.models import Padim, Patchcore
+from anomalib.models.components import AnomalibModule
+from lightning import seed_everything
+from torchmetrics.functional.classification import binary_auroc
+
+from anomalib_logic import Glcf, MVTecLoco
+from anomalib_logic.data import anomaly_kinds
+from anomalib_logic.models.components.pyramid import load_weights
+
+GLCF = {
+    "backbone": "mobilenetv2_100",
+    "depth": 2,
+    "learning_rate": 1e-3,
+}
+QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
+
+
+def glcf(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
+    """GLCF with the benchmark's settings."""
+    return Glcf(**{**GLCF, "backbone_weights": str(weights), "image_size": image_size, **QUIET, **options})
+
+
+def padim(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
+    """PaDiM, strides 4 to 16, 60 features."""
+    layers = ["blocks.1", "blocks.2", "blocks.4"]
+    model = Padim("mobilenetv2_100", layers=layers, pre_trained=False, n_features=60, **_peer(image_size), **options)
+    load_weights(model.model.feature_extractor.feature_extractor, weights)
+    return model
+
+
+def patchcore(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
+    """PatchCore, strides 8 and 16, 2% coreset."""
+    arguments = {"layers": ["blocks.2", "blocks.4"], "pre_trained": False, "coreset_sampling_ratio": 0.02}
+    model = Patchcore("mobilenetv2_100", **arguments, **_peer(image_size), **options)
+    load_weights(model.model.feature_extractor.feature_extractor, weights)
+    return model
+
+
+def _peer(image_size: int) -> dict[str, Any]:
+    return {"pre_processor": Glcf.configure_pre_processor((image_size, image_size)), **QUIET}
+
+
+MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
+    "glcf": glcf,
+    "padim": padim,
+    "patchcore": patchcore,
+}
+
+
+def image_aurocs(batches: list[Batch]) -> dict[str, float]:
+    """Image AUROC of each anomaly kind against the good images."""
+    scores = torch.cat([batch.pred_score.flatten() for batch in batches])
+    kinds = anomaly_kinds([path for batch in batches for path in batch.image_path])
+    good = scores[[kind == "good" for kind in kinds]]
+    figures = {}
+    for kind in ("logical_anomalies", "structural_anomalies"):
+        bad = scores[[k == kind for k in kinds]]
+        labels = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))]).long()
+        # Ranks, because the metric squashes values outside [0, 1] by a sigmoid, which makes ties of large scores.
+        ranks = torch.cat([good, bad]).double().unique(return_inverse=True)[1].double()
+        figures[kind.removesuffix("_anomalies")] = binary_auroc(ranks / ranks.max(), labels).item()
+    return figures
+
+
+def run(name: str, category: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Train and test one model on one category."""
+    seed_everything(args.seed, verbose=False)
+    options = json.loads(args.options) if name == "glcf" else {}
+    data = MVTecLoco(args.root, category, train_batch_size=args.batch, eval_batch_size=20, num_workers=0)
+    model = MODELS[name](args.weights, args.image_size, options)
+    epochs = {"max_epochs": args.epochs, "check_val_every_n_epoch": args.epochs} if name == "glcf" else {}
+    precision = {"precision": args.precision} if name == "glcf" else {}
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(default_root_dir=folder, accelerator=args.accelerator, enable_progress_bar=False, **epochs, **precision)
+        start = time.perf_counter()
+        engine.fit(model, datamodule=data)
+        seconds = time.perf_counter() - start
+        batches = engine.predict(model, datamodule=data)
+    return {"model": name, "category": category, "seconds": round(seconds, 1), **image_aurocs(batches)}
+
+
+def table(results: list[dict[str, Any]], categories: list[str]) -> str:
+    """Markdown table of logical / structural AUROC, with means and the longest training time."""
+    lines = [f"| | {' | '.join(categories)} | mean | seconds to fit |", f"|{' --- |' * (len(categories) + 3)}"]
+    for name in dict.fromkeys(result["model"] for result in results):
+        rows = [result for result in results if result["model"] == name]
+        cells = [f"{row['logical']:.3f} / {row['structural']:.3f}" for row in rows]
+        means = [sum(row[kind] for row in rows) / len(rows) for kind in ("logical", "structural")]
+        longest = max(row["seconds"] for row in rows)
+        lines.append(f"| {name} | {' | '.join(cells)} | {means[0]:.3f} / {means[1]:.3f} | {longest:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run all models on all categories."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True, help="data set, one folder a category")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's mobilenetv2_100")
+    parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
+    parser.add_argument("--models", nargs="+", default=["padim", "patchcore", "glcf"], choices=MODELS)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--epochs", type=int, default=80, help="of GLCF")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
+    parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--options", default="{}", help="JSON: more arguments of Glcf")
+    parser.add_argument("--output", type=Path, help="JSON lines file that results are added to")
+    args = parser.parse_args()
+    categories = args.categories or sorted(p.name for p in args.root.iterdir() if (p / "train").is_dir())
+    results = []
+    for name in args.models:
+        for category in categories:
+            results.append(run(name, category, args))
+            print(json.dumps(results[-1]), flush=True)
+            if args.output:
+                with args.output.open("a") as file:
+                    file.write(json.dumps({**results[-1], "options": args.options, "epochs": args.epochs}) + "\n")
+    print(table(results, categories))
+
+
+if __name__ == "__main__":
+    main()
