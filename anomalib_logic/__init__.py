@@ -23,7 +23,7 @@ __all__ = ["DigitAnatomy", "Glcf", "MVTecLoco", "__version__"]
 _HOMES = {"DigitAnatomy": ".data", "Glcf": ".models", "MVTecLoco": ".data"}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Load a public class on first use."""
     if name not in _HOMES:
         msg = f"module '{__name__}' has no attribute '{name}'"

@@ -32,7 +32,8 @@ from anomalib_logic.models.components.pyramid import load_weights
 GLCF = {
     "backbone": "mobilenetv2_100",
     "depth": 2,
-    "learning_rate": 1e-3,
+    "decoder_depths": (1, 1, 1, 1),
+    "learning_rate": 4e-3,
 }
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
@@ -69,9 +70,9 @@ MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
 }
 
 
-def image_aurocs(batches: list[Batch]) -> dict[str, float]:
-    """Image AUROC of each anomaly kind against the good images."""
-    scores = torch.cat([batch.pred_score.flatten() for batch in batches])
+def image_aurocs(batches: list[Batch], scores: list[torch.Tensor]) -> dict[str, float]:
+    """Image AUROC of each anomaly kind against the good images, from one tensor of scores a batch."""
+    scores = torch.cat([score.flatten() for score in scores])
     kinds = anomaly_kinds([path for batch in batches for path in batch.image_path])
     good = scores[[kind == "good" for kind in kinds]]
     figures = {}
@@ -84,21 +85,33 @@ def image_aurocs(batches: list[Batch]) -> dict[str, float]:
     return figures
 
 
-def run(name: str, category: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Train and test one model on one category."""
+def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train and test one model on one category; GLCF's image scores and statistics are results of one training."""
     seed_everything(args.seed, verbose=False)
     options = json.loads(args.options) if name == "glcf" else {}
     data = MVTecLoco(args.root, category, train_batch_size=args.batch, eval_batch_size=20, num_workers=0)
     model = MODELS[name](args.weights, args.image_size, options)
-    epochs = {"max_epochs": args.epochs, "check_val_every_n_epoch": args.epochs} if name == "glcf" else {}
-    precision = {"precision": args.precision} if name == "glcf" else {}
+    trainer = {"accelerator": args.accelerator, "enable_progress_bar": False}
+    if name == "glcf":
+        trainer |= {"max_epochs": args.epochs, "check_val_every_n_epoch": args.epochs, "precision": args.precision}
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(default_root_dir=folder, accelerator=args.accelerator, enable_progress_bar=False, **epochs, **precision)
+        engine = Engine(default_root_dir=folder, **trainer)
         start = time.perf_counter()
         engine.fit(model, datamodule=data)
         seconds = time.perf_counter() - start
         batches = engine.predict(model, datamodule=data)
-    return {"model": name, "category": category, "seconds": round(seconds, 1), **image_aurocs(batches)}
+        results = {name: image_aurocs(batches, [batch.pred_score for batch in batches])}
+        if name == "glcf":
+            results = {}
+            for statistics in ("training", "validation"):
+                model.statistics = statistics
+                model.model.anomaly_map_generator.normalization.measured.fill_(False)  # measure again
+                batches = engine.predict(model, datamodule=data)
+                maps = [batch.anomaly_map.flatten(1) for batch in batches]
+                results[f"glcf, {statistics}, std"] = image_aurocs(batches, [m.std(dim=1) for m in maps])
+                results[f"glcf, {statistics}, max"] = image_aurocs(batches, [m.amax(dim=1) for m in maps])
+    common = {"category": category, "seconds": round(seconds, 1)}
+    return [{"model": row, **common, **figures} for row, figures in results.items()]
 
 
 def table(results: list[dict[str, Any]], categories: list[str]) -> str:
@@ -119,9 +132,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="data set, one folder a category")
     parser.add_argument("--weights", type=Path, required=True, help="weights of timm's mobilenetv2_100")
     parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
-    parser.add_argument("--models", nargs="+", default=["padim", "patchcore", "glcf"], choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=["glcf", "padim", "patchcore"], choices=MODELS)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=80, help="of GLCF")
+    parser.add_argument("--epochs", type=int, default=100, help="of GLCF")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
     parser.add_argument("--accelerator", default="cpu")
@@ -133,11 +146,13 @@ def main() -> None:
     results = []
     for name in args.models:
         for category in categories:
-            results.append(run(name, category, args))
-            print(json.dumps(results[-1]), flush=True)
-            if args.output:
-                with args.output.open("a") as file:
-                    file.write(json.dumps({**results[-1], "options": args.options, "epochs": args.epochs}) + "\n")
+            for result in run(name, category, args):
+                results.append(result)
+                line = json.dumps({**result, "options": args.options, "epochs": args.epochs})
+                print(line, flush=True)
+                if args.output:
+                    with args.output.open("a") as file:
+                        file.write(line + "\n")
     print(table(results, categories))
 
 

@@ -106,7 +106,8 @@ def _create_network(
     """Create timm's ``features_only`` network; see :class:`FeaturePyramid` for arguments and errors."""
     if not timm.is_model(backbone):
         similar = timm.list_models(f"{backbone.split('_')[0]}*")[:8]
-        msg = f"backbone '{backbone}' is not a timm model" + (f"; similar names: {', '.join(similar)}" if similar else "")
+        hint = f"; similar names: {', '.join(similar)}" if similar else ""
+        msg = f"backbone '{backbone}' is not a timm model{hint}"
         raise ValueError(msg)
     arguments = dict(backbone_args or {})
     config = timm.get_pretrained_cfg(backbone)
@@ -120,7 +121,7 @@ def _create_network(
         raise RuntimeError(_download_message(backbone, config, error)) from error
 
 
-def _download_message(backbone: str, config: Any, error: Exception) -> str:  # noqa: ANN401
+def _download_message(backbone: str, config: Any, error: Exception) -> str:
     hub = getattr(config, "hf_hub_id", None)
     address = f"https://huggingface.co/{hub}" if hub else getattr(config, "url", None) or "timm's model hub"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -182,10 +183,8 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        msg = (
-            f"backbone_weights file {path} cannot be read as {'safetensors' if path.suffix == '.safetensors' else 'a'}"
-            f"{'' if path.suffix == '.safetensors' else ' PyTorch state dict'}: {str(error).splitlines()[0]}"
-        )
+        kind = "safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"
+        msg = f"backbone_weights file {path} cannot be read as {kind}: {str(error).splitlines()[0]}"
         raise ValueError(msg) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What trained models share: the length of training and passes over the normal training images."""
+"""What trained models share: the length of training and passes over the normal images."""
 
 import copy
 import logging
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataset, Batch
+from anomalib.data.utils import LabelName
 from torch.utils.data import DataLoader, Dataset, Subset
 
 logger = logging.getLogger(__name__)
@@ -40,21 +41,23 @@ def validation_may_be_last(trainer: pl.Trainer) -> bool:
     )
 
 
-def normal_training_batches(module: pl.LightningModule) -> Iterator[Batch]:
-    """Go once over the normal training images as the model sees images at inference.
+def normal_batches(module: pl.LightningModule, split: str = "training") -> Iterator[Batch]:
+    """Go once over the normal images of a split as the model sees images at inference.
 
     Each process yields its share of the images, every image once over all processes, in order and without training
     augmentations. Batches are on the module's device and pre-processed, under the trainer's precision.
 
     Args:
         module: Module with a trainer and, usually, a ``pre_processor`` callback.
+        split: ``"training"`` or ``"validation"``. Where the validation images hold no normal one, training images
+            stand in for them, which the log says.
 
     Yields:
         Batches with at least one image.
     """
     trainer = module.trainer
     pre_processor = getattr(module, "pre_processor", None)
-    for i, batch in enumerate(_loader(trainer)):
+    for i, batch in enumerate(_loader(trainer, split)):
         on_device = trainer.strategy.batch_to_device(batch)
         if pre_processor is not None and hasattr(pre_processor, "on_predict_batch_start"):
             pre_processor.on_predict_batch_start(trainer, module, on_device, i)
@@ -65,15 +68,16 @@ def normal_training_batches(module: pl.LightningModule) -> Iterator[Batch]:
                 yield on_device
 
 
-def _loader(trainer: pl.Trainer) -> DataLoader:
-    """Loader over this process's share of the training images, unshuffled."""
+def _loader(trainer: pl.Trainer, split: str) -> DataLoader:
+    """Loader over this process's share of a split's images, unshuffled."""
     loader = trainer.train_dataloader
     if loader is None:
         trainer.datamodule.setup()
         loader = trainer.datamodule.train_dataloader()
     if not isinstance(loader, DataLoader):
         return loader
-    dataset = _without_augmentations(loader.dataset, trainer)
+    held_out = _held_out(trainer) if split == "validation" else None
+    dataset = _without_augmentations(loader.dataset, trainer) if held_out is None else held_out
     share = Subset(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))
     return DataLoader(
         share,
@@ -82,6 +86,15 @@ def _loader(trainer: pl.Trainer) -> DataLoader:
         collate_fn=loader.collate_fn,
         persistent_workers=False,
     )
+
+
+def _held_out(trainer: pl.Trainer) -> AnomalibDataset | None:
+    """The validation images, if there are normal ones among them."""
+    dataset = getattr(getattr(trainer, "datamodule", None), "val_data", None)
+    if isinstance(dataset, AnomalibDataset) and bool((dataset.samples.label_index == LabelName.NORMAL).any()):
+        return dataset
+    logger.warning("there are no normal validation images: statistics are measured over the training images")
+    return None
 
 
 def _without_augmentations(dataset: Dataset, trainer: pl.Trainer) -> Dataset:

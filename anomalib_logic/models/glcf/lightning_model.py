@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
     apply_default_max_epochs,
-    normal_training_batches,
+    normal_batches,
     validation_may_be_last,
 )
 
@@ -37,6 +37,7 @@ from .torch_model import GlcfModel
 logger = logging.getLogger(__name__)
 
 SCHEDULES = ("cosine", "constant")
+STATISTICS = ("training", "validation")
 
 
 class Glcf(AnomalibModule):
@@ -60,7 +61,9 @@ class Glcf(AnomalibModule):
         image_size: Height and width, or one number for both, in pixels: multiples of 32. A ``pre_processor`` that
             resizes to a fixed size has precedence.
         standardize_features: Scale each channel of the backbone's maps to mean 0 and standard deviation 1 over the
-            normal training images, so that no channel dominates the distance.
+            normal training images, so that no channel dominates the distance (ours).
+        feature_noise: Standard deviation of the noise that is added to the bottleneck's input in training, against
+            overfitting (ours); 0 for the paper's method.
         width: Width of the bottleneck's tokens.
         depth: Transformer blocks of the bottleneck's encoder and of each of its decoders.
         heads: Attention heads of the bottleneck.
@@ -71,6 +74,9 @@ class Glcf(AnomalibModule):
         branch_weights: Weights of the local and the global error (equation 6).
         sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
         image_score: ``"std"`` or ``"max"`` of the anomaly map.
+        statistics: Normal images whose errors' mean and standard deviation normalise the error maps: those of the
+            ``"training"`` set (the paper) or of the ``"validation"`` set (ours), which a network that knows its few
+            training images by heart needs: on them its global errors are far below those on new normal images.
         optimizer: Name of an optimiser in ``timm.optim``.
         learning_rate: Learning rate (its peak with ``schedule="cosine"``).
         weight_decay: Weight decay; biases and norms have none.
@@ -106,6 +112,7 @@ class Glcf(AnomalibModule):
         image_size: int | Sequence[int] = 224,
         backbone_args: dict[str, Any] | None = None,
         standardize_features: bool = True,
+        feature_noise: float = 1.0,
         width: int = 240,
         depth: int = 6,
         heads: int = 6,
@@ -116,6 +123,7 @@ class Glcf(AnomalibModule):
         branch_weights: Sequence[float] = (5.0, 1.0),
         sigma: float = 4.0,
         image_score: str = "std",
+        statistics: str = "training",
         optimizer: str = "adamw",
         learning_rate: float = 1e-4,
         weight_decay: float = 1e-2,
@@ -142,6 +150,7 @@ class Glcf(AnomalibModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.schedule = check_choice("schedule", schedule, SCHEDULES)
+        self.statistics = check_choice("statistics", statistics, STATISTICS)
         self.gradient_clip = gradient_clip
         self.max_epochs = max_epochs
         self.model = GlcfModel(
@@ -151,6 +160,7 @@ class Glcf(AnomalibModule):
             backbone_weights=backbone_weights,
             backbone_args=backbone_args,
             standardize_features=standardize_features,
+            feature_noise=feature_noise,
             structure=structure,
             multi_scale=multi_scale,
             width=width,
@@ -180,7 +190,7 @@ class Glcf(AnomalibModule):
         return PreProcessor(Compose([resize, Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]))
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Glcf":  # noqa: ANN401
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Glcf":
         """Load a model; its backbone comes from the checkpoint, so neither a download nor a weights file is needed.
 
         Args:
@@ -259,7 +269,8 @@ class Glcf(AnomalibModule):
         """Have statistics before validating.
 
         The last validation, and every one that a callback may choose as the best, gets statistics that are measured
-        with the current weights over all normal training images; others get those collected in the epoch so far.
+        with the current weights over all normal images of the split ``statistics``; others get those collected over the
+        training images in the epoch so far.
         """
         if self.trainer.state.fn != TrainerFn.FITTING:
             self._require_statistics()
@@ -309,16 +320,16 @@ class Glcf(AnomalibModule):
 
     @torch.no_grad()
     def _measure(self, channels: bool = False) -> None:
-        """Measure statistics over all normal training images, each process over its share.
+        """Measure statistics over all normal images of a split, each process over its share.
 
         Args:
-            channels: Measure the backbone's channels; otherwise the error maps.
+            channels: Measure the backbone's channels over the training images; otherwise the error maps.
         """
         statistics = self.model.standardization if channels else self._normalization
         training = self.model.training
         self.model.eval()
         statistics.reset()
-        for batch in normal_training_batches(self):
+        for batch in normal_batches(self, "training" if channels else self.statistics):
             if channels:
                 statistics.update(self.model.pyramid(batch.image))
             else:

@@ -44,6 +44,8 @@ class GlcfModel(nn.Module):
             :class:`~anomalib_logic.models.components.pyramid.FeaturePyramid`.
         standardize_features: Scale each channel of the pyramid by its statistics over normal images, as soon as
             they are measured.
+        feature_noise: Standard deviation of the Gaussian noise that is added to the bottleneck's input in training,
+            in units of the (standardised) maps. The targets stay clean.
         structure, multi_scale, width, depth, heads: See :class:`.bottleneck.SemanticBottleneck`.
         decoder_depths: Blocks of the decoders' stages at strides 32, 16, 8 and 4. By default a Swin backbone's
             depths in reverse, and two residual blocks a stage for other backbones.
@@ -63,6 +65,7 @@ class GlcfModel(nn.Module):
         backbone_weights: str | Path | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         standardize_features: bool = True,
+        feature_noise: float = 1.0,
         structure: str = "pss",
         multi_scale: bool = True,
         width: int = 240,
@@ -82,6 +85,10 @@ class GlcfModel(nn.Module):
         if any(size % 32 or size <= 0 for size in image_size):
             msg = f"image_size must be multiples of 32 pixels (the backbone's largest stride), got {tuple(image_size)}"
             raise ValueError(msg)
+        if feature_noise < 0:
+            msg = f"feature_noise must not be negative, got {feature_noise}"
+            raise ValueError(msg)
+        self.feature_noise = feature_noise
         # Cheap checks before the backbone, which may have to be downloaded.
         self.anomaly_map_generator = AnomalyMapGenerator(
             image_size, branch, criterion, distance, scale_weights, branch_weights, sigma, image_score
@@ -110,7 +117,10 @@ class GlcfModel(nn.Module):
         pyramid = self.pyramid(images)
         if self.standardization is not None:
             pyramid = self.standardization(pyramid)
-        semantic, patches = self.bottleneck(pyramid[1:])
+        inputs = pyramid[1:]
+        if self.training and self.feature_noise > 0:
+            inputs = [features + self.feature_noise * torch.randn_like(features) for features in inputs]
+        semantic, patches = self.bottleneck(inputs)
         return GlcfMaps(
             features=pyramid[:3],
             correspondence=self.correspondence_network(semantic),

@@ -68,6 +68,16 @@ def test_statistics_after_training_are_those_of_the_final_weights_over_all_train
     torch.testing.assert_close(normalization_of(model).std.double(), std, rtol=1e-4, atol=1e-6)
 
 
+def test_statistics_of_held_out_images_are_those_of_the_normal_validation_images(tmp_path, folder, small):
+    model, data = Glcf(**small, statistics="validation"), datamodule(folder)
+    engine(tmp_path).fit(model, datamodule=data)
+    data.val_data.samples = data.val_data.samples[data.val_data.samples.label_index == 0].reset_index(drop=True)
+    data.train_data = data.val_data
+    mean, std = recomputed_statistics(model, data)
+    torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(normalization_of(model).std.double(), std, rtol=1e-4, atol=1e-6)
+
+
 def test_statistics_ignore_training_augmentations(tmp_path, folder, small):
     model, data = Glcf(**small), datamodule(folder, train_augmentations=ColorJitter(brightness=(3.0, 3.0)))
     engine(tmp_path).fit(model, datamodule=data)
@@ -237,6 +247,7 @@ def test_trainers_gradient_clipping_has_precedence(tmp_path, folder, small, trai
         ({"image_size": 100}, r"image_size must be multiples of 32 pixels.*got \(100, 100\)"),
         ({"image_size": [64, 64, 64]}, "image_size must be one number or two"),
         ({"structure": "abc"}, r"structure must be one of \('pss', 'pgs', 'ps', 'none'\), got 'abc'"),
+        ({"statistics": "test"}, r"statistics must be one of \('training', 'validation'\), got 'test'"),
         ({"schedule": "step"}, r"schedule must be one of \('cosine', 'constant'\), got 'step'"),
     ],
 )
@@ -254,3 +265,13 @@ def test_failed_download_is_an_error_not_random_weights(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(RuntimeError, match="could not get the pre-trained weights"):
         Glcf()
+
+
+def test_noise_disturbs_training_inputs_only(small):
+    torch.manual_seed(0)
+    model = Glcf(**small, feature_noise=1.0).model
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert not torch.equal(model.train().maps(images).local_estimate[0], model.maps(images).local_estimate[0])
+        assert torch.equal(model.maps(images).features[0], model.eval().maps(images).features[0])
+        assert torch.equal(model.maps(images).local_estimate[0], model.maps(images).local_estimate[0])

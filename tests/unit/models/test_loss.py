@@ -24,10 +24,7 @@ def frobenius(first, second):
 
 def cosine(first, second):
     return np.mean(
-        [
-            1 - a.ravel() @ b.ravel() / np.linalg.norm(a) / np.linalg.norm(b)
-            for a, b in zip(first, second, strict=True)
-        ]
+        [1 - a.ravel() @ b.ravel() / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(first, second, strict=True)]
     )
 
 
