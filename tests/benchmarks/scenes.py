@@ -28,6 +28,7 @@ from torchmetrics.functional.classification import binary_auroc
 from anomalib_logic import Glcf, MVTecLoco
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.models.components.pyramid import load_weights
+from anomalib_logic.models.glcf.anomaly_map import IMAGE_SCORES, summarize
 
 GLCF = {
     "backbone": "mobilenetv2_100",
@@ -107,9 +108,9 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
                 model.statistics = statistics
                 model.model.anomaly_map_generator.normalization.measured.fill_(False)  # measure again
                 batches = engine.predict(model, datamodule=data)
-                maps = [batch.anomaly_map.flatten(1) for batch in batches]
-                results[f"glcf, {statistics}, std"] = image_aurocs(batches, [m.std(dim=1) for m in maps])
-                results[f"glcf, {statistics}, max"] = image_aurocs(batches, [m.amax(dim=1) for m in maps])
+                for image_score in IMAGE_SCORES:
+                    scores = [summarize(batch.anomaly_map[:, None], image_score) for batch in batches]
+                    results[f"glcf, {statistics}, {image_score}"] = image_aurocs(batches, scores)
     common = {"category": category, "seconds": round(seconds, 1)}
     return [{"model": row, **common, **figures} for row, figures in results.items()]
 
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
     parser.add_argument("--models", nargs="+", default=["glcf", "padim", "patchcore"], choices=MODELS)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=100, help="of GLCF")
+    parser.add_argument("--epochs", type=int, default=120, help="of GLCF")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
     parser.add_argument("--accelerator", default="cpu")

@@ -12,9 +12,9 @@ from torch import nn
 class NormalStatistics(nn.Module):
     """Mean and standard deviation of some quantities over normal images.
 
-    Sums are collected in double precision, added up over processes and turned into statistics by :meth:`finalize`.
-    The statistics are buffers, so they travel in checkpoints and exported graphs; the sums do not. Until there are
-    statistics, scaling by them changes nothing.
+    Batches are collected, and combined over batches and processes by :meth:`finalize`. The statistics are buffers, so
+    they travel in checkpoints and exported graphs; the collected batches do not. Until there are statistics, scaling by
+    them changes nothing.
 
     Args:
         size: Number of quantities.
@@ -30,37 +30,40 @@ class NormalStatistics(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
         self.register_buffer("measured", torch.tensor(False))
-        self.register_buffer("_sums", torch.zeros(3, size, dtype=torch.float64), persistent=False)
+        self._batches: list[torch.Tensor] = []
 
     def reset(self) -> None:
-        """Forget the sums collected so far; the statistics stay."""
-        self._sums.zero_()
+        """Forget the batches collected so far; the statistics stay."""
+        self._batches.clear()
 
     @torch.no_grad()
-    def _add(self, values: Sequence[torch.Tensor]) -> None:
-        """Add values to the sums.
+    def _collect(self, values: Sequence[torch.Tensor]) -> None:
+        """Collect count, mean and variance of a batch, on its device and without waiting for it.
 
         Args:
             values: Tensors of shape ``(quantities, samples)``; together they have ``size`` quantities.
         """
-        values = [value.detach().double() for value in values]
-        counts = torch.cat([value.new_full((len(value),), value.shape[1]) for value in values])
-        totals = torch.cat([value.sum(dim=1) for value in values])
-        squares = torch.cat([value.square().sum(dim=1) for value in values])
-        self._sums += torch.stack([counts, totals, squares])
+        moments = [torch.var_mean(value.detach().float(), dim=1, correction=0) for value in values]
+        counts = [mean.new_full(mean.shape, value.shape[1]) for value, (_, mean) in zip(values, moments, strict=True)]
+        variances, means = zip(*moments, strict=True)
+        self._batches.append(torch.stack([torch.cat(counts), torch.cat(means), torch.cat(variances)]))
 
     @torch.no_grad()
     def finalize(self) -> None:
-        """Turn the sums of all processes into statistics and forget them; without sums the statistics stay."""
-        sums = self._sums.clone()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
+        """Turn what all processes collected into statistics and forget it; if that is nothing, the statistics stay."""
+        batches = torch.stack(self._batches).double().cpu() if self._batches else torch.zeros(1, 3, len(self.mean))
         self.reset()
-        count, total, squares = sums
-        if bool((count > 0).all()):
-            mean = total / count
+        count, mean, variance = batches.double().unbind(dim=1)
+        sums = torch.stack([count, count * mean, count * (variance + mean.square())]).sum(dim=1)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            shares: list[torch.Tensor] = [sums] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(shares, sums)
+            sums = torch.stack(shares).sum(dim=0)
+        total, first, second = sums
+        if bool((total > 0).all()):
+            mean = first / total
             self.mean.copy_(mean)
-            self.std.copy_((squares / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6))
+            self.std.copy_((second / total - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6))
             self.measured.fill_(True)
 
 
@@ -69,7 +72,7 @@ class MapNormalization(NormalStatistics):
 
     def update(self, maps: Sequence[torch.Tensor]) -> None:
         """Collect one batch: ``size`` maps of any shape with one value a position."""
-        self._add([error.reshape(1, -1) for error in maps])
+        self._collect([error.reshape(1, -1) for error in maps])
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Subtract each map's mean and divide by its standard deviation."""
@@ -89,7 +92,7 @@ class ChannelStandardization(NormalStatistics):
 
     def update(self, pyramid: Sequence[torch.Tensor]) -> None:
         """Collect one batch: maps of shapes ``(N, C_i, H_i, W_i)``."""
-        self._add([features.transpose(0, 1).flatten(1) for features in pyramid])
+        self._collect([features.transpose(0, 1).flatten(1) for features in pyramid])
 
     def forward(self, pyramid: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Standardise maps of shapes ``(N, C_i, H_i, W_i)``."""

@@ -104,19 +104,20 @@ def _create_network(
     backbone_args: Mapping[str, Any] | None,
 ) -> nn.Module:
     """Create timm's ``features_only`` network; see :class:`FeaturePyramid` for arguments and errors."""
-    if not timm.is_model(backbone):
+    on_hub = ":" in backbone  # hf-hub:NAME or local-dir:PATH
+    if not on_hub and not timm.is_model(backbone):
         similar = timm.list_models(f"{backbone.split('_')[0]}*")[:8]
         hint = f"; similar names: {', '.join(similar)}" if similar else ""
         msg = f"backbone '{backbone}' is not a timm model{hint}"
         raise ValueError(msg)
     arguments = dict(backbone_args or {})
-    config = timm.get_pretrained_cfg(backbone)
+    config = None if on_hub else timm.get_pretrained_cfg(backbone)
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", image_size)
     try:
         return timm.create_model(backbone, pretrained=pre_trained, features_only=True, **arguments)
     except Exception as error:
-        if not pre_trained:
+        if not pre_trained or isinstance(error, TypeError):  # a TypeError is a wrong argument, not a failed download
             raise
         raise RuntimeError(_download_message(backbone, config, error)) from error
 

@@ -77,7 +77,9 @@ def _loader(trainer: pl.Trainer, split: str) -> DataLoader:
     if not isinstance(loader, DataLoader):
         return loader
     held_out = _held_out(trainer) if split == "validation" else None
+    split = "training" if held_out is None else split
     dataset = _without_augmentations(loader.dataset, trainer) if held_out is None else held_out
+    logger.info("measuring statistics over the %d images of the %s set", len(dataset), split)
     share = Subset(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))
     return DataLoader(
         share,

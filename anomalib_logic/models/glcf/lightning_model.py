@@ -73,7 +73,7 @@ class Glcf(AnomalibModule):
         scale_weights: Weights of the error maps at strides 4, 8 and 16 (equation 7).
         branch_weights: Weights of the local and the global error (equation 6).
         sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
-        image_score: ``"std"`` or ``"max"`` of the anomaly map.
+        image_score: ``"std"`` (the paper) or ``"max"`` of the anomaly map, or the mean of its ``"top"`` 2% (ours).
         statistics: Normal images whose errors' mean and standard deviation normalise the error maps: those of the
             ``"training"`` set (the paper) or of the ``"validation"`` set (ours), which a network that knows its few
             training images by heart needs: on them its global errors are far below those on new normal images.
@@ -248,8 +248,7 @@ class Glcf(AnomalibModule):
 
     def on_train_start(self) -> None:
         """Measure the channels of the backbone over the normal training images."""
-        if self.model.standardization is not None and not self.model.standardization.measured:
-            self._measure(channels=True)
+        self._require_channels()
 
     def on_train_epoch_start(self) -> None:
         """Collect the errors' statistics anew in each epoch."""
@@ -259,7 +258,8 @@ class Glcf(AnomalibModule):
         """Compute the loss of a batch of normal images and collect the statistics of its errors."""
         del batch_idx
         maps = self.model(batch.image)
-        self._normalization.update(self.model.errors(maps))
+        with torch.no_grad():
+            self._normalization.update(self.model.errors(maps))
         losses = self.loss(*maps)
         logged = {f"train_{name}": value.detach() for name, value in losses.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
@@ -316,7 +316,13 @@ class Glcf(AnomalibModule):
                 "stay unnormalised. Train it, load a checkpoint or pass a data module."
             )
             return
+        self._require_channels()
         self._measure()
+
+    def _require_channels(self) -> None:
+        """Measure the backbone's channels if that was not done."""
+        if self.model.standardization is not None and not self.model.standardization.measured:
+            self._measure(channels=True)
 
     @torch.no_grad()
     def _measure(self, channels: bool = False) -> None:

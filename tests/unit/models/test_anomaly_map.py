@@ -64,7 +64,14 @@ def test_map_is_smoothed_as_by_an_independent_gaussian_filter():
     np.testing.assert_allclose(smooth[1, 0].numpy(), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("image_score", "reference"), [("std", lambda m: m.std(ddof=1)), ("max", np.max)])
+@pytest.mark.parametrize(
+    ("image_score", "reference"),
+    [
+        ("std", lambda m: m.std(ddof=1)),
+        ("max", np.max),
+        ("top", lambda m: np.sort(m.ravel())[-round(0.02 * m.size) :].mean()),
+    ],
+)
 def test_image_score_is_the_chosen_statistic_of_the_map(image_score, reference):
     anomaly_map, score = AnomalyMapGenerator(SIZE, image_score=image_score)(random_errors())
     expected = [reference(m.double().numpy()) for m in anomaly_map]
@@ -95,7 +102,7 @@ def test_mixed_precision_does_not_coarsen_the_score():
         ({"branch": "middle"}, r"branch must be one of \('both', 'local', 'global'\), got 'middle'"),
         ({"criterion": "x"}, r"criterion must be one of \('estimation', 'correspondence'\), got 'x'"),
         ({"distance": "x"}, r"distance must be one of \('mse', 'cosine'\), got 'x'"),
-        ({"image_score": "x"}, r"image_score must be one of \('std', 'max'\), got 'x'"),
+        ({"image_score": "x"}, r"image_score must be one of \('std', 'max', 'top'\), got 'x'"),
         ({"scale_weights": (1, 2)}, r"scale_weights must be 3 numbers.*got \[1, 2\]"),
         ({"branch_weights": (0, 0)}, r"branch_weights must be 2 numbers.*not all zero.*got \[0, 0\]"),
         ({"scale_weights": (1, 2, -3)}, r"scale_weights must be 3 numbers, none negative"),
