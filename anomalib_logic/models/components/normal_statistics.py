@@ -82,9 +82,14 @@ class MapNormalization(NormalStatistics):
 class ChannelStandardization(NormalStatistics):
     """Scale each channel of a feature pyramid by its mean and standard deviation over all positions.
 
+    A channel that hardly varies over the normal images (a dead one) would make the slightest response to anything else
+    count without bound. So no channel is taken to vary less than ``FLOOR`` times the average channel of its map.
+
     Args:
         channels: Channels of the pyramid's maps.
     """
+
+    FLOOR = 0.1
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__(sum(channels))
@@ -93,6 +98,12 @@ class ChannelStandardization(NormalStatistics):
     def update(self, pyramid: Sequence[torch.Tensor]) -> None:
         """Collect one batch: maps of shapes ``(N, C_i, H_i, W_i)``."""
         self._collect([features.transpose(0, 1).flatten(1) for features in pyramid])
+
+    def finalize(self) -> None:
+        """Turn what all processes collected into statistics, with a floor under the standard deviations."""
+        super().finalize()
+        for std in self.std.split(self.channels):
+            std.clamp_min_(self.FLOOR * std.mean())
 
     def forward(self, pyramid: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Standardise maps of shapes ``(N, C_i, H_i, W_i)``."""

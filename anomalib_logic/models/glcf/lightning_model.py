@@ -112,7 +112,7 @@ class Glcf(AnomalibModule):
         image_size: int | Sequence[int] = 224,
         backbone_args: dict[str, Any] | None = None,
         standardize_features: bool = True,
-        feature_noise: float = 1.0,
+        feature_noise: float = 0.5,
         width: int = 240,
         depth: int = 6,
         heads: int = 6,

@@ -65,7 +65,7 @@ class GlcfModel(nn.Module):
         backbone_weights: str | Path | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         standardize_features: bool = True,
-        feature_noise: float = 1.0,
+        feature_noise: float = 0.5,
         structure: str = "pss",
         multi_scale: bool = True,
         width: int = 240,

@@ -61,7 +61,7 @@ def test_statistics_travel_in_the_state_dict_and_sums_do_not():
 
 def test_each_channel_is_standardised_by_itself():
     standardization = ChannelStandardization([2, 3])
-    scale = torch.tensor([1.0, 1000.0]).view(1, 2, 1, 1)
+    scale = torch.tensor([1.0, 5.0]).view(1, 2, 1, 1)
     pyramid = [scale * torch.randn(4, 2, 8, 8) + scale, torch.randn(4, 3, 4, 4)]
     standardization.update(pyramid)
     standardization.finalize()
@@ -71,7 +71,16 @@ def test_each_channel_is_standardised_by_itself():
         torch.testing.assert_close(deviation, torch.ones(features.shape[1]), atol=1e-3, rtol=0)
 
 
-def test_constant_channel_stays_finite():
+def test_dead_channel_does_not_drown_the_others():
+    standardization = ChannelStandardization([2])
+    normal = torch.cat([torch.randn(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)], dim=1)
+    standardization.update([normal])
+    standardization.finalize()
+    awake = standardization([torch.ones(1, 2, 8, 8)])[0]
+    assert awake[0, 1].max() <= 2 / ChannelStandardization.FLOOR
+
+
+def test_pyramid_of_constant_channels_stays_finite():
     standardization = ChannelStandardization([1])
     standardization.update([torch.full((2, 1, 4, 4), 3.0)])
     standardization.finalize()
