@@ -100,10 +100,11 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
         start = time.perf_counter()
         engine.fit(model, datamodule=data)
         seconds = time.perf_counter() - start
-        batches = engine.predict(model, datamodule=data)
-        results = {name: image_aurocs(batches, [batch.pred_score for batch in batches])}
-        if name == "glcf":
-            results = {}
+        results = {}
+        if name != "glcf":
+            batches = engine.predict(model, datamodule=data)
+            results[name] = image_aurocs(batches, [batch.pred_score for batch in batches])
+        else:
             for statistics in ("training", "validation"):
                 model.statistics = statistics
                 model.model.anomaly_map_generator.normalization.measured.fill_(False)  # measure again

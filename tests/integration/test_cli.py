@@ -10,6 +10,8 @@ benchmark, the options' order) and the other commands go through Anomalib's own 
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,9 +60,6 @@ def test_predict_in_a_new_process_gives_the_scores_of_this_one(loco, checkpoint,
         "batches = cli.engine.predict(**cli._prepare_subcommand_kwargs('predict'))\n"
         "json.dump([b.pred_score.tolist() for b in batches], open('scores.json', 'w'))\n"
     )
-    import subprocess
-    import sys
-
     arguments = ["predict", *MODEL, f"--data={images}", f"--ckpt_path={checkpoint}", *FAST[:2]]
     subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, check=True, capture_output=True)
     model = Glcf.load_from_checkpoint(checkpoint)

@@ -11,6 +11,7 @@ from anomalib.models.components import GaussianBlur2d
 from torch import nn
 from torch.nn import functional as F
 
+from anomalib_logic.models.components.arguments import check_choice
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 
 DISTANCES = ("mse", "cosine")
@@ -25,18 +26,6 @@ def full_precision(device: torch.device) -> AbstractContextManager:
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
-    """Return ``value`` if it is one of ``choices``.
-
-    Raises:
-        ValueError: If it is not; the message names the argument and the choices.
-    """
-    if value not in choices:
-        msg = f"{name} must be one of {tuple(choices)}, got '{value}'"
-        raise ValueError(msg)
-    return value
 
 
 def position_distance(first: torch.Tensor, second: torch.Tensor, distance: str) -> torch.Tensor:

@@ -11,6 +11,8 @@ from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import nn
 
+from anomalib_logic.models.components.arguments import check_choice
+
 STRUCTURES = ("pss", "pgs", "ps", "none")
 
 
@@ -66,13 +68,10 @@ class SemanticAggregation(nn.Module):
         self, grid: tuple[int, int], width: int = 240, depth: int = 6, heads: int = 6, structure: str = "pss"
     ) -> None:
         super().__init__()
-        if structure not in STRUCTURES:
-            msg = f"structure must be one of {STRUCTURES}, got '{structure}'"
-            raise ValueError(msg)
         if width % 4 or width % heads:
             msg = f"width must be a multiple of 4 and of the {heads} heads, got {width}"
             raise ValueError(msg)
-        self.structure = structure
+        self.structure = check_choice("structure", structure, STRUCTURES)
         self.length = grid[0] * grid[1]
         self.register_buffer("position", build_sincos2d_pos_embed(list(grid), dim=width)[None], persistent=False)
         if structure != "none":

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_logic.models.components.arguments import check_choice
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
     apply_default_max_epochs,
@@ -30,7 +31,6 @@ from anomalib_logic.models.components.training import (
     validation_may_be_last,
 )
 
-from .anomaly_map import check_choice
 from .loss import GlcfLoss
 from .torch_model import GlcfModel
 

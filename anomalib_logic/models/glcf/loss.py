@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .anomaly_map import DISTANCES, check_choice
+from anomalib_logic.models.components.arguments import check_choice
+
+from .anomaly_map import DISTANCES
 
 
 class GlcfLoss(nn.Module):

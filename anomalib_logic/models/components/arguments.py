@@ -1,0 +1,18 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checks of constructor arguments."""
+
+from collections.abc import Sequence
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        ValueError: If it is not; the message names the argument and the choices.
+    """
+    if value not in choices:
+        msg = f"{name} must be one of {tuple(choices)}, got '{value}'"
+        raise ValueError(msg)
+    return value
