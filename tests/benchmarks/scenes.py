@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from anomalib.data import Batch
@@ -28,7 +28,7 @@ from torchmetrics.functional.classification import binary_auroc
 from anomalib_logic import Glcf, MVTecLoco
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.models.components.pyramid import load_weights
-from anomalib_logic.models.glcf.anomaly_map import IMAGE_SCORES, summarize
+from anomalib_logic.models.glcf.anomaly_map import ImageScore, summarize
 
 GLCF = {
     "backbone": "mobilenetv2_100",
@@ -109,7 +109,7 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
                 model.statistics = statistics
                 model.model.anomaly_map_generator.normalization.measured.fill_(False)  # measure again
                 batches = engine.predict(model, datamodule=data)
-                for image_score in IMAGE_SCORES:
+                for image_score in get_args(ImageScore):
                     scores = [summarize(batch.anomaly_map[:, None], image_score) for batch in batches]
                     results[f"glcf, {statistics}, {image_score}"] = image_aurocs(batches, scores)
     common = {"category": category, "seconds": round(seconds, 1)}

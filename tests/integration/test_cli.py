@@ -50,6 +50,15 @@ def test_train_takes_our_data_modules_full_name_after_the_model(loco, workspace)
     assert type(cli.datamodule).__name__ == "MVTecLoco"
 
 
+def test_unknown_choice_is_refused_with_the_list_and_without_a_traceback(loco, workspace, capsys):
+    with pytest.raises(SystemExit):
+        AnomalibCLI(["train", *MODEL, "--model.structure=pps", *data(loco), *FAST])
+    message = capsys.readouterr().err
+    assert "'pss', 'pgs', 'ps', 'none'" in message
+    assert "pps" in message
+    assert "Traceback" not in message
+
+
 def test_predict_in_a_new_process_gives_the_scores_of_this_one(loco, checkpoint, tmp_path):
     script = tmp_path / "predict.py"
     images = loco / "squares/test/good"

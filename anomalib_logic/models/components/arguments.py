@@ -3,16 +3,21 @@
 
 """Checks of constructor arguments."""
 
-from collections.abc import Sequence
+from typing import Any, get_args
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+def check_choice(name: str, value: str, choices: Any) -> str:
     """Return ``value`` if it is one of ``choices``.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        choices: A ``typing.Literal``: the same type, on the argument, lets Anomalib's command line refuse it early.
 
     Raises:
         ValueError: If it is not; the message names the argument and the choices.
     """
-    if value not in choices:
-        msg = f"{name} must be one of {tuple(choices)}, got '{value}'"
+    if value not in get_args(choices):
+        msg = f"{name} must be one of {get_args(choices)}, got '{value}'"
         raise ValueError(msg)
     return value

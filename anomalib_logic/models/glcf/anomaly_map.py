@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from anomalib.models.components import GaussianBlur2d
@@ -14,10 +15,10 @@ from torch.nn import functional as F
 from anomalib_logic.models.components.arguments import check_choice
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 
-DISTANCES = ("mse", "cosine")
-BRANCHES = ("both", "local", "global")
-CRITERIA = ("estimation", "correspondence")
-IMAGE_SCORES = ("std", "max", "top")
+Distance = Literal["mse", "cosine"]
+Branch = Literal["both", "local", "global"]
+Criterion = Literal["estimation", "correspondence"]
+ImageScore = Literal["std", "max", "top"]
 TOP_SHARE = 0.02  # share of the map's positions that the image score "top" averages
 
 
@@ -28,7 +29,7 @@ def full_precision(device: torch.device) -> AbstractContextManager:
     return nullcontext()
 
 
-def position_distance(first: torch.Tensor, second: torch.Tensor, distance: str) -> torch.Tensor:
+def position_distance(first: torch.Tensor, second: torch.Tensor, distance: Distance) -> torch.Tensor:
     """Distance of two feature maps at each position (equation 5).
 
     Args:
@@ -43,7 +44,7 @@ def position_distance(first: torch.Tensor, second: torch.Tensor, distance: str) 
     return 1 - F.cosine_similarity(first, second, dim=1).unsqueeze(1)
 
 
-def summarize(anomaly_map: torch.Tensor, image_score: str) -> torch.Tensor:
+def summarize(anomaly_map: torch.Tensor, image_score: ImageScore) -> torch.Tensor:
     """Image score of an anomaly map.
 
     Args:
@@ -83,20 +84,20 @@ class AnomalyMapGenerator(nn.Module):
     def __init__(
         self,
         image_size: tuple[int, int],
-        branch: str = "both",
-        criterion: str = "estimation",
-        distance: str = "mse",
+        branch: Branch = "both",
+        criterion: Criterion = "estimation",
+        distance: Distance = "mse",
         scale_weights: Sequence[float] = (1.0, 2.0, 3.0),
         branch_weights: Sequence[float] = (5.0, 1.0),
         sigma: float = 4.0,
-        image_score: str = "std",
+        image_score: ImageScore = "std",
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        self.branch = check_choice("branch", branch, BRANCHES)
-        self.criterion = check_choice("criterion", criterion, CRITERIA)
-        self.distance = check_choice("distance", distance, DISTANCES)
-        self.image_score = check_choice("image_score", image_score, IMAGE_SCORES)
+        self.branch = check_choice("branch", branch, Branch)
+        self.criterion = check_choice("criterion", criterion, Criterion)
+        self.distance = check_choice("distance", distance, Distance)
+        self.image_score = check_choice("image_score", image_score, ImageScore)
         self.scale_weights = _check_weights("scale_weights", scale_weights, 3)
         branch_weights = _check_weights("branch_weights", branch_weights, 2)
         self.branch_weights = {"both": branch_weights, "local": (1.0, 0.0), "global": (0.0, 1.0)}[branch]

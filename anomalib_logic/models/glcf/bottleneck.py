@@ -4,6 +4,7 @@
 """Semantic bottleneck of GLCF: multi-scale patch embedding and semantic aggregation (paper section III-B)."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from timm.layers import PatchEmbed, trunc_normal_
@@ -13,7 +14,7 @@ from torch import nn
 
 from anomalib_logic.models.components.arguments import check_choice
 
-STRUCTURES = ("pss", "pgs", "ps", "none")
+Structure = Literal["pss", "pgs", "ps", "none"]
 
 
 class MultiScalePatchEmbedding(nn.Module):
@@ -65,13 +66,13 @@ class SemanticAggregation(nn.Module):
     """
 
     def __init__(
-        self, grid: tuple[int, int], width: int = 240, depth: int = 6, heads: int = 6, structure: str = "pss"
+        self, grid: tuple[int, int], width: int = 240, depth: int = 6, heads: int = 6, structure: Structure = "pss"
     ) -> None:
         super().__init__()
         if width % 4 or width % heads:
             msg = f"width must be a multiple of 4 and of the {heads} heads, got {width}"
             raise ValueError(msg)
-        self.structure = check_choice("structure", structure, STRUCTURES)
+        self.structure = check_choice("structure", structure, Structure)
         self.length = grid[0] * grid[1]
         self.register_buffer("position", build_sincos2d_pos_embed(list(grid), dim=width)[None], persistent=False)
         if structure != "none":
@@ -124,7 +125,7 @@ class SemanticBottleneck(nn.Module):
         width: int = 240,
         depth: int = 6,
         heads: int = 6,
-        structure: str = "pss",
+        structure: Structure = "pss",
         multi_scale: bool = True,
     ) -> None:
         super().__init__()

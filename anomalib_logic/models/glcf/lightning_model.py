@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm.optim
 import torch
@@ -31,13 +31,15 @@ from anomalib_logic.models.components.training import (
     validation_may_be_last,
 )
 
+from .anomaly_map import Branch, Criterion, Distance, ImageScore
+from .bottleneck import Structure
 from .loss import GlcfLoss
 from .torch_model import GlcfModel
 
 logger = logging.getLogger(__name__)
 
-SCHEDULES = ("cosine", "constant")
-STATISTICS = ("training", "validation")
+Schedule = Literal["cosine", "constant"]
+Statistics = Literal["training", "validation"]
 
 
 class Glcf(AnomalibModule):
@@ -104,11 +106,11 @@ class Glcf(AnomalibModule):
         backbone: str = "swin_tiny_patch4_window7_224",
         pre_trained: bool = True,
         backbone_weights: str | None = None,
-        structure: str = "pss",
+        structure: Structure = "pss",
         multi_scale: bool = True,
-        branch: str = "both",
-        criterion: str = "estimation",
-        distance: str = "mse",
+        branch: Branch = "both",
+        criterion: Criterion = "estimation",
+        distance: Distance = "mse",
         image_size: int | Sequence[int] = 224,
         backbone_args: dict[str, Any] | None = None,
         standardize_features: bool = True,
@@ -122,12 +124,12 @@ class Glcf(AnomalibModule):
         scale_weights: Sequence[float] = (1.0, 2.0, 3.0),
         branch_weights: Sequence[float] = (5.0, 1.0),
         sigma: float = 4.0,
-        image_score: str = "std",
-        statistics: str = "training",
+        image_score: ImageScore = "std",
+        statistics: Statistics = "training",
         optimizer: str = "adamw",
         learning_rate: float = 1e-4,
         weight_decay: float = 1e-2,
-        schedule: str = "cosine",
+        schedule: Schedule = "cosine",
         gradient_clip: float = 1.0,
         max_epochs: int = 500,
         pre_processor: PreProcessor | bool = True,
@@ -149,8 +151,8 @@ class Glcf(AnomalibModule):
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        self.schedule = check_choice("schedule", schedule, SCHEDULES)
-        self.statistics = check_choice("statistics", statistics, STATISTICS)
+        self.schedule = check_choice("schedule", schedule, Schedule)
+        self.statistics = check_choice("statistics", statistics, Statistics)
         self.gradient_clip = gradient_clip
         self.max_epochs = max_epochs
         self.model = GlcfModel(

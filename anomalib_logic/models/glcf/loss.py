@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice
 
-from .anomaly_map import DISTANCES
+from .anomaly_map import Distance
 
 
 class GlcfLoss(nn.Module):
@@ -31,12 +31,12 @@ class GlcfLoss(nn.Module):
 
     def __init__(
         self,
-        distance: str = "mse",
+        distance: Distance = "mse",
         weights: Sequence[float] = (1.0, 1.0, 1.0),
         detach_target: bool = False,
     ) -> None:
         super().__init__()
-        self.distance = check_choice("distance", distance, DISTANCES)
+        self.distance = check_choice("distance", distance, Distance)
         self.weights = tuple(weights)
         self.detach_target = detach_target
 

@@ -14,8 +14,8 @@ from torch import nn
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.pyramid import FeaturePyramid
 
-from .anomaly_map import AnomalyMapGenerator
-from .bottleneck import SemanticBottleneck
+from .anomaly_map import AnomalyMapGenerator, Branch, Criterion, Distance, ImageScore
+from .bottleneck import SemanticBottleneck, Structure
 from .decoder import PyramidDecoder
 
 
@@ -66,20 +66,20 @@ class GlcfModel(nn.Module):
         backbone_args: Mapping[str, Any] | None = None,
         standardize_features: bool = True,
         feature_noise: float = 0.5,
-        structure: str = "pss",
+        structure: Structure = "pss",
         multi_scale: bool = True,
         width: int = 240,
         depth: int = 6,
         heads: int = 6,
         decoder_depths: Sequence[int] | None = None,
         decoder_widths: Sequence[int] | None = None,
-        branch: str = "both",
-        criterion: str = "estimation",
-        distance: str = "mse",
+        branch: Branch = "both",
+        criterion: Criterion = "estimation",
+        distance: Distance = "mse",
         scale_weights: Sequence[float] = (1.0, 2.0, 3.0),
         branch_weights: Sequence[float] = (5.0, 1.0),
         sigma: float = 4.0,
-        image_score: str = "std",
+        image_score: ImageScore = "std",
     ) -> None:
         super().__init__()
         if any(size % 32 or size <= 0 for size in image_size):

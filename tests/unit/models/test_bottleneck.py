@@ -1,14 +1,16 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+from typing import get_args
+
 import pytest
 import torch
 
 from anomalib_logic.models.glcf.bottleneck import (
-    STRUCTURES,
     MultiScalePatchEmbedding,
     SemanticAggregation,
     SemanticBottleneck,
+    Structure,
 )
 
 GRID = (2, 3)
@@ -20,7 +22,7 @@ def aggregation(structure):
     return SemanticAggregation(GRID, width=16, depth=1, heads=2, structure=structure).eval()
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", get_args(Structure))
 def test_both_representations_have_one_token_a_patch(structure):
     semantic, patches = aggregation(structure)(torch.randn(2, LENGTH, 16))
     assert semantic.shape == patches.shape == (2, LENGTH, 16)
