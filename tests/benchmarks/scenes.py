@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import timm
 import torch
 from anomalib.data import Batch
 from anomalib.engine import Engine
@@ -24,17 +25,24 @@ from anomalib.models import Padim, Patchcore
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
 from torchmetrics.functional.classification import binary_auroc
+from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
 from anomalib_logic import Glcf, MVTecLoco
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.models.components.pyramid import load_weights
 from anomalib_logic.models.glcf.anomaly_map import ImageScore, summarize
 
+BACKBONE = "mobilenetv2_100"
+BACKBONE_ARGS = {"pad_type": "same"}  # the weights come from TensorFlow
 GLCF = {
-    "backbone": "mobilenetv2_100",
+    "backbone": BACKBONE,
+    "backbone_args": BACKBONE_ARGS,
     "depth": 2,
     "decoder_depths": (1, 1, 1, 1),
-    "learning_rate": 4e-3,
+    "decoder_widths": (32, 64, 96, 160),
+    "feature_noise": 0.25,
+    "optimizer": "muon",
+    "learning_rate": 2e-3,
 }
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
@@ -47,21 +55,33 @@ def glcf(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibMod
 def padim(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
     """PaDiM, strides 4 to 16, 60 features."""
     layers = ["blocks.1", "blocks.2", "blocks.4"]
-    model = Padim("mobilenetv2_100", layers=layers, pre_trained=False, n_features=60, **_peer(image_size), **options)
-    load_weights(model.model.feature_extractor.feature_extractor, weights)
-    return model
+    model = Padim(BACKBONE, layers=layers, pre_trained=False, n_features=60, **_peer(image_size), **options)
+    return _with_backbone(model, weights)
 
 
 def patchcore(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
     """PatchCore, strides 8 and 16, 2% coreset."""
     arguments = {"layers": ["blocks.2", "blocks.4"], "pre_trained": False, "coreset_sampling_ratio": 0.02}
-    model = Patchcore("mobilenetv2_100", **arguments, **_peer(image_size), **options)
-    load_weights(model.model.feature_extractor.feature_extractor, weights)
-    return model
+    model = Patchcore(BACKBONE, **arguments, **_peer(image_size), **options)
+    return _with_backbone(model, weights)
 
 
 def _peer(image_size: int) -> dict[str, Any]:
     return {"pre_processor": Glcf.configure_pre_processor((image_size, image_size)), **QUIET}
+
+
+def _with_backbone(model: AnomalibModule, weights: Path) -> AnomalibModule:
+    extractor = model.model.feature_extractor
+    network = timm.create_model(BACKBONE, features_only=True, out_indices=extractor.idx, **BACKBONE_ARGS)
+    load_weights(network, weights)
+    extractor.feature_extractor = network.eval()
+    return model
+
+
+def shifted(image_size: int, shift: int) -> Transform:
+    """Training augmentation: shift by up to so many pixels, with reflected borders."""
+    size = (image_size, image_size)
+    return Compose([Resize(size, antialias=True), RandomCrop(size, padding=shift, padding_mode="reflect")])
 
 
 MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
@@ -90,7 +110,14 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
     """Train and test one model on one category; GLCF's image scores and statistics are results of one training."""
     seed_everything(args.seed, verbose=False)
     options = json.loads(args.options) if name == "glcf" else {}
-    data = MVTecLoco(args.root, category, train_batch_size=args.batch, eval_batch_size=20, num_workers=0)
+    data = MVTecLoco(
+        args.root,
+        category,
+        train_batch_size=args.batch,
+        eval_batch_size=20,
+        num_workers=0,
+        train_augmentations=shifted(args.image_size, args.shift) if name == "glcf" and args.shift else None,
+    )
     model = MODELS[name](args.weights, args.image_size, options)
     trainer = {"accelerator": args.accelerator, "enable_progress_bar": False}
     if name == "glcf":
@@ -138,6 +165,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=120, help="of GLCF")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--shift", type=int, default=8, help="of GLCF's training images, in pixels; 0 switches it off")
     parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
