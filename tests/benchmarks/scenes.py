@@ -42,7 +42,7 @@ GLCF = {
     "decoder_widths": (32, 64, 96, 160),
     "feature_noise": 0.25,
     "optimizer": "muon",
-    "learning_rate": 2e-3,
+    "learning_rate": 3e-3,
 }
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
@@ -163,9 +163,9 @@ def main() -> None:
     parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
     parser.add_argument("--models", nargs="+", default=["glcf", "padim", "patchcore"], choices=MODELS)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=120, help="of GLCF")
+    parser.add_argument("--epochs", type=int, default=100, help="of GLCF")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--shift", type=int, default=8, help="of GLCF's training images, in pixels; 0 switches it off")
+    parser.add_argument("--shift", type=int, default=6, help="of GLCF's training images, in pixels; 0 switches it off")
     parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
