@@ -23,7 +23,9 @@ from anomalib.data import Batch
 from anomalib.engine import Engine
 from anomalib.models import Padim, Patchcore
 from anomalib.models.components import AnomalibModule
+from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
 from lightning import seed_everything
+from PIL import Image
 from torchmetrics.functional.classification import binary_auroc
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
@@ -136,11 +138,36 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
                 model.statistics = statistics
                 model.model.anomaly_map_generator.normalization.measured.fill_(False)  # measure again
                 batches = engine.predict(model, datamodule=data)
+                if args.pictures and statistics == "training":
+                    draw(batches, args.pictures / f"{category}.png")
                 for image_score in get_args(ImageScore):
                     scores = [summarize(batch.anomaly_map[:, None], image_score) for batch in batches]
                     results[f"glcf, {statistics}, {image_score}"] = image_aurocs(batches, scores)
     common = {"category": category, "seconds": round(seconds, 1)}
     return [{"model": row, **common, **figures} for row, figures in results.items()]
+
+
+def draw(batches: list[Batch], path: Path) -> None:
+    """Draw test images at equal distances, four logical and two structural anomalies: image, ground truth, map.
+
+    The colours' range is that of all test maps, from the good images' median to the anomalous ones' maximum.
+    """
+    paths = [path for batch in batches for path in batch.image_path]
+    maps = torch.cat([batch.anomaly_map for batch in batches])
+    masks = torch.cat([batch.gt_mask for batch in batches])
+    kinds = anomaly_kinds(paths)
+    low = maps[[kind == "good" for kind in kinds]].median()
+    tiles = []
+    for kind, number in (("logical_anomalies", 4), ("structural_anomalies", 2)):
+        indices = [i for i, k in enumerate(kinds) if k == kind]
+        for i in indices[:: len(indices) // number][:number]:
+            image = Image.open(paths[i]).convert("RGB").resize((192, 192))
+            heat = ((maps[i] - low) / (maps.max() - low)).clamp(0, 1)
+            heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize((192, 192))
+            mask = Image.fromarray(masks[i].numpy().astype("uint8") * 255).resize((192, 192))
+            tiles += [image, mask.convert("RGB"), overlay_image(image, heat).convert("RGB")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    create_image_grid(tiles, nrow=6).save(path, optimize=True)
 
 
 def table(results: list[dict[str, Any]], categories: list[str]) -> str:
@@ -170,6 +197,7 @@ def main() -> None:
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--options", default="{}", help="JSON: more arguments of Glcf")
+    parser.add_argument("--pictures", type=Path, help="folder for a picture of some of GLCF's maps of each category")
     parser.add_argument("--output", type=Path, help="JSON lines file that results are added to")
     args = parser.parse_args()
     categories = args.categories or sorted(p.name for p in args.root.iterdir() if (p / "train").is_dir())
