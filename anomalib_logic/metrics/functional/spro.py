@@ -209,7 +209,7 @@ def au_spro(fpr: torch.Tensor, spro: torch.Tensor, limit: float = 0.05) -> torch
         share = (limit - x[-1]) / (fpr[inside] - x[-1])
         x = torch.cat([x, x.new_tensor([limit])])
         y = torch.cat([y, torch.lerp(y[-1], spro[inside], share)[None]])
-    return torch.trapezoid(y, x) / limit
+    return (torch.trapezoid(y, x) / limit).clamp(0, 1)
 
 
 def check_limit(limit: float) -> float:
