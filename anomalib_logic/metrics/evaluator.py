@@ -70,7 +70,7 @@ class LocoEvaluator(Evaluator):
         self.per_defect = per_defect
         self.required = required
         self._chosen = [metric for metric in metrics if isinstance(metric, LocoMetric)]
-        self._names: list[str] = []
+        self._names: dict[str, str] = {}
         self.loco_metrics = _collection([])
         self._update = _BeforePostProcessor(self)
 
@@ -96,7 +96,8 @@ class LocoEvaluator(Evaluator):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the figures."""
         super().on_test_epoch_end(trainer, pl_module)
-        for name, value in zip(self._names, self.loco_metrics.compute().values(), strict=True):
+        for key, value in self.loco_metrics.compute().items():
+            name = self._names[key]
             self.log(name, value, sync_dist=True)
             if trainer.barebones:
                 trainer.callback_metrics[name] = trainer.logged_metrics[name] = value
@@ -114,8 +115,8 @@ class LocoEvaluator(Evaluator):
                 metric.check_images(paths)
         else:
             metrics = _allowed(paths, self.limits, self.per_defect)
-        self._names = [metric.name for metric in metrics]
         self.loco_metrics = _collection(metrics)
+        self._names = {key: metric.name for key, metric in self.loco_metrics.items(copy_state=False)}
         if self.compute_on_cpu and trainer.num_devices == 1:
             self.metrics_to_cpu(metrics)
 

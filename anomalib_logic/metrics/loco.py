@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,11 @@ from .protocol import (
     kind_curve,
     measure_image,
     require_kinds,
+    return_free_memory,
 )
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
+TRIM_EVERY = 8  # images: often enough for memory, seldom enough for time
 
 
 def find_pairs(dataset: Path, name: str, anomaly_maps: Path) -> list[tuple[Path, Path]]:
@@ -137,11 +140,14 @@ def _measure(
     pairs: Sequence[tuple[Path, Path]], configs: Sequence[DefectConfig], workers: int, bar: tqdm
 ) -> list[ImageScores]:
     """Measure all maps of an object; at most one map for each worker is in memory."""
+    numbers = count(1)
 
     def measure(pair: tuple[Path, Path]) -> ImageScores:
         image_path, map_path = pair
         image = measure_image(torch.from_numpy(read_map(map_path)), image_path, configs)
         bar.update()
+        if next(numbers) % TRIM_EVERY == 0:
+            return_free_memory()
         return image
 
     pool = ThreadPoolExecutor(workers)

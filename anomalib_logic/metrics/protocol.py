@@ -10,7 +10,9 @@ good images and those that show the defect, and of the latter's regions only the
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +69,7 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What is kept of one image's anomaly map: some 200 kB however large the map.
+    """What is kept of one image's anomaly map: some 150 kB however large the map.
 
     Attributes:
         kind: Name of the image's folder.
@@ -122,6 +124,18 @@ def measure_image(anomaly_map: torch.Tensor, image_path: str | Path, configs: Se
         saturation = saturation_area(len(inside), config.saturation_threshold, config.relative_saturation)
         regions.append(Region(channel.pixel_value, saturation, count_scores(inside)))
     return ImageScores(kind, count_scores(_select(scores, ~defective)), regions)
+
+
+def return_free_memory() -> None:
+    """Give memory that the C library holds as free back to the system, where it is glibc; elsewhere do nothing.
+
+    Each image's large temporary arrays leave gaps in the heap that what is kept of the image splits. Without this, 300
+    maps of 1600 x 1280 pixels held gigabytes.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _select(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from .protocol import (
     image_au_spro,
     measure_image,
     require_kinds,
+    return_free_memory,
 )
 
 _DEFECT_FREE = 0  # stands for the pixel value of what is no defect
@@ -66,6 +67,7 @@ class _AUsPRO(LocoMetric):
             for region in (whole, *image.regions):
                 self.values.append(region.scores.values)
                 self.counts.append(region.scores.counts)
+        return_free_memory()
 
     def compute(self) -> torch.Tensor:
         """Compute the figure, float32 scalar in [0, 1]; NaN for a defect that no image shows."""
@@ -121,7 +123,7 @@ class AUsPRO(AnomalibMetric, _AUsPRO):
     Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and
     Localization", IJCV 2022, section 4. Each image's defect channels and the category's ``defects_config.json`` are
     read from disk by the image's path, and the map is resized to the image's original size. Within 0.0005 of the curve
-    over every distinct score, at every limit; of each image some 200 kB are kept, so that nothing depends on batches
+    over every distinct score, at every limit; of each image some 150 kB are kept, so that nothing depends on batches
     or processes.
 
     Its name in a test run is ``AUsPRO_<limit in %>_<kind or defect>`` with the prefix before it.

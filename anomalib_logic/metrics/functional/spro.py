@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-RANK_RESOLUTION = 4096
+RANK_RESOLUTION = 2048
 
 
 class ScoreCounts(NamedTuple):
@@ -66,8 +66,7 @@ def resize_anomaly_map(anomaly_map: torch.Tensor, size: Sequence[int]) -> torch.
         msg = f"anomaly map must be 2-D (height, width) and not empty, got shape {tuple(anomaly_map.shape)}"
         raise ValueError(msg)
     anomaly_map = anomaly_map.detach().float()
-    # A sum is finite only if no addend is infinite or NaN; in double precision finite addends never overflow it.
-    if not torch.isfinite(anomaly_map.sum(dtype=torch.float64)):
+    if not all(torch.isfinite(extreme) for extreme in anomaly_map.aminmax()):  # both are NaN if any score is
         msg = "anomaly map must have finite scores only, got NaN or infinity"
         raise ValueError(msg)
     if anomaly_map.shape == tuple(size):
@@ -100,10 +99,11 @@ def saturation_area(area: int, threshold: float, relative: bool) -> float:
 def count_scores(scores: torch.Tensor) -> ScoreCounts:
     """Count scores, keeping of many values only those that a curve can tell apart.
 
-    The 4096 highest scores are kept, and below them one score in each step by a 4096th of the rank (some 30,000 of two
+    The 2048 highest scores are kept, and below them one score in each step by a 2048th of the rank (some 16,000 of two
     million); a score in between is raised to the next higher one that is kept. So the number of scores above a
-    threshold is never underestimated, overestimated by less than 0.025%, and exact up to 4096 scores and at each value
-    that is kept.
+    threshold is never underestimated, overestimated by less than 0.05%, and exact up to 2048 scores and at each value
+    that is kept. Higher false positive rates lower a curve and higher overlaps raise it, so that the area under it is
+    within 0.0005 at every limit.
 
     Args:
         scores: Finite scores, float32, any shape.
@@ -118,13 +118,20 @@ def count_scores(scores: torch.Tensor) -> ScoreCounts:
     return ScoreCounts(values, not_above.diff(prepend=not_above.new_zeros(1)).int())
 
 
-@lru_cache(maxsize=64)
 def _kept_ranks(total: int) -> torch.Tensor:
     """Ranks from the top, in descending order, whose scores :func:`count_scores` keeps."""
-    steps = max(0.0, np.log(max(total, 1) / RANK_RESOLUTION) / np.log1p(1 / RANK_RESOLUTION))
-    far = np.floor(RANK_RESOLUTION * (1 + 1 / RANK_RESOLUTION) ** np.arange(int(steps) + 1)).astype(np.int64)
-    ranks = np.unique(np.concatenate([np.arange(min(total, RANK_RESOLUTION)), far - 1, [total - 1]]))
-    return torch.from_numpy(ranks[(ranks >= 0) & (ranks < total)][::-1].copy())
+    ranks = _all_kept_ranks()
+    ranks = ranks[: np.searchsorted(ranks, total - 1)]
+    return torch.from_numpy(np.append(ranks, total - 1)[::-1].copy()) if total else torch.empty(0, dtype=torch.int64)
+
+
+@lru_cache(maxsize=1)
+def _all_kept_ranks() -> np.ndarray:
+    """Every rank up to the resolution, then ranks that grow by a fixed ratio, as far as int32 counts go."""
+    ratio = 1 + 1 / RANK_RESOLUTION
+    steps = np.log(2**31 / RANK_RESOLUTION) / np.log(ratio)
+    far = np.floor(RANK_RESOLUTION * ratio ** np.arange(int(steps))).astype(np.int64)
+    return np.unique(np.concatenate([np.arange(RANK_RESOLUTION), far - 1]))
 
 
 def _sort(scores: torch.Tensor) -> torch.Tensor:
@@ -160,22 +167,26 @@ def spro_curve(
     if not total or not regions:
         msg = f"a curve needs defect-free pixels and regions, got {total} pixels and {len(regions)} regions"
         raise ValueError(msg)
-    parts = [*defect_free, *regions]
-    scores = torch.cat([part.values for part in parts])
-    false_positives = torch.cat([part.counts for part in defect_free]).double()
+    scores = torch.cat([part.values for part in (*defect_free, *regions)])
     gains = [_overlap_gains(*region) for region in zip(regions, saturation_areas, strict=True)]
-    rates = scores.new_zeros(2, len(scores), dtype=torch.float64)
-    rates[0, : len(false_positives)] = false_positives
-    rates[1, len(false_positives) :] = torch.cat(gains) / len(regions)
-
     order = _descending_order(scores)
     scores = scores[order]
     last = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
     torch.ne(scores[1:], scores[:-1], out=last[:-1])
-    points = [rate[order].cumsum(0)[last] for rate in rates]
-    fpr, spro = (torch.cat([point.new_zeros(1), point]) for point in points)
-    fpr, spro = fpr / total, spro.clamp(max=1)
-    return SproCurve(torch.cat([scores[last], scores.new_full((1,), -torch.inf)]), fpr, spro)
+    thresholds = torch.cat([scores[last], scores.new_full((1,), -torch.inf)])
+
+    def accumulate(steps: Sequence[torch.Tensor], start: int) -> torch.Tensor:
+        """Sum up steps, which belong to the scores from ``start`` on, over descending distinct scores."""
+        rate = torch.zeros(len(order), dtype=torch.float64, device=order.device)
+        for step in steps:
+            rate[start : start + len(step)] = step
+            start += len(step)
+        rate = rate[order].cumsum_(0)[last]
+        return torch.cat([rate.new_zeros(1), rate])
+
+    fpr = accumulate([part.counts for part in defect_free], 0).div_(total)
+    spro = accumulate(gains, len(order) - sum(map(len, gains))).div_(len(regions)).clamp_(max=1)
+    return SproCurve(thresholds, fpr, spro)
 
 
 def _overlap_gains(region: ScoreCounts, saturation: float) -> torch.Tensor:

@@ -106,7 +106,7 @@ def test_memory_does_not_grow_with_the_size_of_the_map(test_set):
     metric.update(next(batches(test_set, 1)))
     states = [metric.parts, metric.values, metric.counts]
     kept = sum(t.nbytes for state in states for t in state)
-    assert kept < 250_000 < 4 * size[0] * size[1] / 15
+    assert kept < 150_000 < 4 * size[0] * size[1] / 30
 
 
 def test_metrics_start_anew_after_reset(test_set):
