@@ -116,6 +116,7 @@ class LocoEvaluator(Evaluator):
         else:
             metrics = _allowed(paths, self.limits, self.per_defect)
         self.loco_metrics = _collection(metrics)
+        self.loco_metrics.reset()  # of what a run that failed has left
         self._names = {key: metric.name for key, metric in self.loco_metrics.items(copy_state=False)}
         if self.compute_on_cpu and trainer.num_devices == 1:
             self.metrics_to_cpu(metrics)

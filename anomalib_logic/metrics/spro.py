@@ -78,7 +78,8 @@ class _AUsPRO(LocoMetric):
         """Put the states together again, each image once."""
         rows = self._gather("parts").view(-1, _COLUMNS).tolist()
         lengths = [int(row[-1]) for row in rows]
-        scores = zip(self._gather("values").split(lengths), self._gather("counts").split(lengths), strict=True)
+        # On the CPU, for cumulative sums on CUDA devices are not deterministic, which a trainer may forbid.
+        scores = zip(*(self._gather(name).cpu().split(lengths) for name in ("values", "counts")), strict=True)
         images: dict[float, ImageScores] = {}
         repeated = False
         for (key, kind, pixel_value, saturation, _), (values, counts) in zip(rows, scores, strict=True):
@@ -121,7 +122,7 @@ class AUsPRO(AnomalibMetric, _AUsPRO):
     """Area under the curve of mean saturated per-region overlap (sPRO) over false positive rate, as for MVTec LOCO AD.
 
     Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and
-    Localization", IJCV 2022, section 4. Each image's defect channels and the category's ``defects_config.json`` are
+    Localization", IJCV 2022. Each image's defect channels and the category's ``defects_config.json`` are
     read from disk by the image's path, and the map is resized to the image's original size. Within 0.0005 of the curve
     over every distinct score, at every limit; of each image some 150 kB are kept, so that nothing depends on batches
     or processes.

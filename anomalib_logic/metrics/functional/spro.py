@@ -4,7 +4,7 @@
 """Saturated per-region overlap (sPRO) and the area under its curve.
 
 Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and Localization",
-IJCV 2022, section 4.
+IJCV 2022.
 
 A curve over every distinct score needs no binarised map: sorting the scores once gives the false positive rate and the
 sPRO at all thresholds. What must be kept of an image is how many of its scores exceed which value, and of that no more

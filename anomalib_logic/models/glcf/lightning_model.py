@@ -87,7 +87,8 @@ class Glcf(AnomalibModule):
         max_epochs: Epochs of training where the trainer sets no length.
         pre_processor: Pre-processor instance, ``True`` for the default (resize, ImageNet normalisation) or ``False``.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
-        evaluator: Evaluator instance, ``True`` for the default or ``False``.
+        evaluator: Evaluator instance, ``True`` for the default (with the figures of MVTec LOCO AD on data in its
+            layout) or ``False``.
         visualizer: Visualiser instance, ``True`` for the default or ``False``.
 
     Raises:

@@ -137,6 +137,18 @@ def test_one_model_is_tested_on_two_data_sets(test_set, tmp_path):
     assert run(test_set, model, tmp_path) == first
 
 
+def test_run_that_failed_leaves_nothing_to_the_next(test_set, tmp_path):
+    metric = AUsPRO(kind="structural")
+    broken = test_set.maps[-1].clone()
+    test_set.maps[-1] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        run(test_set, Oracle(test_set, evaluator=LocoEvaluator(test_metrics=[metric])), tmp_path)
+    test_set.maps = -test_set.maps
+    test_set.maps[-1] = -broken
+    logged = run(test_set, Oracle(test_set, evaluator=LocoEvaluator(test_metrics=[metric])), tmp_path)
+    assert logged["AUsPRO_5_structural"] == pytest.approx(figures(test_set, AUsPRO(kind="structural")), abs=1e-6)
+
+
 def test_batch_size_changes_no_figure(test_set, tmp_path):
     model = Oracle(test_set, evaluator=default_evaluator())
     one, all_at_once = (run(test_set, model, tmp_path, loco_data(test_set, batch=batch)) for batch in (1, 32))
