@@ -7,35 +7,40 @@ The public classes are loaded when they are first used, and registered with Anom
 imported, whichever comes first; until then this package costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._after_import import call_after_import
+from ._lazy import lazy_names
 from ._version import __version__
 from .registration import register
 
 if TYPE_CHECKING:
     from .data import DigitAnatomy, MVTecLoco
+    from .metrics import AnomalyMapWriter, AUsPRO, LocoAUROC, LocoEvaluator
     from .models import Glcf
 
-__all__ = ["DigitAnatomy", "Glcf", "MVTecLoco", "__version__"]
+__all__ = [
+    "AUsPRO",
+    "AnomalyMapWriter",
+    "DigitAnatomy",
+    "Glcf",
+    "LocoAUROC",
+    "LocoEvaluator",
+    "MVTecLoco",
+    "__version__",
+]
 
-_HOMES = {"DigitAnatomy": ".data", "Glcf": ".models", "MVTecLoco": ".data"}
+_HOMES = {
+    "AUsPRO": ".metrics",
+    "AnomalyMapWriter": ".metrics",
+    "DigitAnatomy": ".data",
+    "Glcf": ".models",
+    "LocoAUROC": ".metrics",
+    "LocoEvaluator": ".metrics",
+    "MVTecLoco": ".data",
+}
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public class on first use."""
-    if name not in _HOMES:
-        msg = f"module '{__name__}' has no attribute '{name}'"
-        raise AttributeError(msg)
-    value = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 call_after_import("anomalib.models", register)

@@ -1,20 +1,28 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Data modules for logical anomaly detection."""
+"""Data modules for logical anomaly detection, and the folder layout of MVTec LOCO AD.
 
-from .digit_anatomy import DigitAnatomy
-from .loco_layout import (
-    ANOMALY_KINDS,
-    DefectChannel,
-    DefectConfig,
-    anomaly_kind,
-    anomaly_kinds,
-    mask_folder,
-    read_defect_channels,
-    read_defects_config,
-)
-from .mvtec_loco import MVTecLoco, MVTecLocoDataset
+The public names are loaded on first use: reading the layout needs nothing of Anomalib.
+"""
+
+from typing import TYPE_CHECKING
+
+from anomalib_logic._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .digit_anatomy import DigitAnatomy
+    from .loco_layout import (
+        ANOMALY_KINDS,
+        DefectChannel,
+        DefectConfig,
+        anomaly_kind,
+        anomaly_kinds,
+        mask_folder,
+        read_defect_channels,
+        read_defects_config,
+    )
+    from .mvtec_loco import MVTecLoco, MVTecLocoDataset
 
 __all__ = [
     "ANOMALY_KINDS",
@@ -29,3 +37,12 @@ __all__ = [
     "read_defect_channels",
     "read_defects_config",
 ]
+
+_HOMES = {
+    **dict.fromkeys(__all__, ".loco_layout"),
+    "DigitAnatomy": ".digit_anatomy",
+    "MVTecLoco": ".mvtec_loco",
+    "MVTecLocoDataset": ".mvtec_loco",
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -222,17 +222,17 @@ def read_defect_channels(
         if image_size is not None and pixels.shape != tuple(image_size):
             msg = f"mask {path} must be as large as its image, {_size(image_size)}, got {_size(pixels.shape)}"
             raise ValueError(msg)
-        values = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)[1:]) + 1
-        if len(values) != 1:
-            msg = f"mask {path} must have exactly one non-zero pixel value, got {values.tolist()}"
+        value = int(pixels.max())
+        mask = pixels != 0
+        if not value or (mask & (pixels != value)).any():
+            msg = f"mask {path} must have exactly one non-zero pixel value, got {np.unique(pixels[mask]).tolist()}"
             raise ValueError(msg)
-        value = int(values[0])
         if by_value is not None and value not in by_value:
             known = {entry.pixel_value: entry.defect_name for entry in by_value.values()}
             msg = f"mask {path} has the unknown pixel value {value}; {DEFECTS_CONFIG_FILE} knows {known}"
             raise ValueError(msg)
         config = None if by_value is None else by_value[value]
-        channels.append(DefectChannel(path, torch.from_numpy(pixels != 0), value, config))
+        channels.append(DefectChannel(path, torch.from_numpy(mask), value, config))
     return channels
 
 

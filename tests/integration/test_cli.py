@@ -23,6 +23,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_logic import Glcf
+from anomalib_logic.metrics import loco as loco_command
 
 from .conftest import FAST, SMALL_MODEL, anomalib
 
@@ -39,6 +40,31 @@ def test_train_prints_metrics_and_writes_pictures_and_checkpoint(trained, checkp
     assert checkpoint.is_file()
     pictures = {p.parent.name for p in trained.glob("results/Glcf/MVTecLoco/squares/v0/images/*/*.png")}
     assert pictures == {"good", "logical_anomalies", "structural_anomalies"}
+
+
+def test_train_prints_the_loco_figures(trained):
+    output = (trained / "output.txt").read_text()
+    for kind in ("logical", "structural", "mean"):
+        assert re.search(rf"image_AUROC_{kind}\W+[\d.]+", output)
+        assert re.search(rf"pixel_AUsPRO_5_{kind}\W+[\d.]+", output)
+
+
+def test_written_maps_give_the_printed_figures_with_the_command(loco, trained, checkpoint, workspace):
+    callback = ["--trainer.callbacks=anomalib_logic.AnomalyMapWriter", "--trainer.callbacks.output_dir=maps"]
+    AnomalibCLI(["test", *MODEL, *data(loco), f"--ckpt_path={checkpoint}", *FAST, *callback])
+    arguments = [f"--dataset={loco}", "--object=squares", "--anomaly-maps=maps", "--output=figures.json"]
+    assert loco_command.main(arguments) == 0
+    figures = json.loads(Path("figures.json").read_text())["localization"]["auc_spro"]
+    for kind in ("logical", "structural", "mean"):
+        printed = re.search(rf"pixel_AUsPRO_5_{kind}\W+([\d.]+)", (trained / "output.txt").read_text())
+        computed = figures[kind if kind == "mean" else f"{kind}_anomalies"]["0.05"]
+        assert computed == pytest.approx(float(printed.group(1)), abs=1e-5)
+
+
+def test_evaluator_and_its_limits_are_options(loco, checkpoint, workspace):
+    evaluator = ["--model.evaluator=anomalib_logic.LocoEvaluator", "--model.evaluator.limits=[0.3]"]
+    cli = AnomalibCLI(["test", *MODEL, *evaluator, *data(loco), f"--ckpt_path={checkpoint}", *FAST])
+    assert "pixel_AUsPRO_30_mean" in cli.engine.trainer.callback_metrics
 
 
 def test_train_takes_our_data_modules_full_name_before_the_model(loco, tmp_path):

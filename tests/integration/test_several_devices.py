@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+import re
+
 import pytest
 import torch
 
@@ -38,3 +40,27 @@ def test_two_processes_measure_the_statistics_of_all_training_images(loco, tmp_p
     mean = torch.stack([torch.cat(values).mean() for values in collected])
     saved = model.model.anomaly_map_generator.normalization.mean.double()
     torch.testing.assert_close(saved, mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_print_the_loco_figures_of_one(loco, checkpoint, tmp_path):
+    printed = []
+    for devices in (1, 2):
+        output = anomalib(
+            "test",
+            "--model=anomalib_logic.Glcf",
+            *SMALL_MODEL,
+            "--data=anomalib_logic.MVTecLoco",
+            f"--data.root={loco}",
+            "--data.category=squares",
+            "--data.eval_batch_size=2",
+            f"--ckpt_path={checkpoint}",
+            *FAST,
+            f"--trainer.devices={devices}",
+            "--trainer.strategy=ddp",
+            cwd=tmp_path,
+        ).stdout
+        names = re.findall(r"((?:image_AUROC|pixel_AUsPRO_5)_(?:logical|structural|mean))\W+([\d.]+)", output)
+        printed.append({name: float(value) for name, value in names})
+    assert len(printed[0]) == 6
+    assert printed[1] == pytest.approx(printed[0], abs=1e-6)

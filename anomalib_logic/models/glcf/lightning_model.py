@@ -23,7 +23,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.evaluation import default_evaluator, resolve_evaluator
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
     apply_default_max_epochs,
@@ -87,7 +89,8 @@ class Glcf(AnomalibModule):
         max_epochs: Epochs of training where the trainer sets no length.
         pre_processor: Pre-processor instance, ``True`` for the default (resize, ImageNet normalisation) or ``False``.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
-        evaluator: Evaluator instance, ``True`` for the default or ``False``.
+        evaluator: Evaluator instance, ``True`` for the default (with the figures of MVTec LOCO AD on data in its
+            layout) or ``False``.
         visualizer: Visualiser instance, ``True`` for the default or ``False``.
 
     Raises:
@@ -141,7 +144,7 @@ class Glcf(AnomalibModule):
         super().__init__(
             pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
-            evaluator=evaluator,
+            evaluator=resolve_evaluator(evaluator),
             visualizer=visualizer,
         )
         size = tuple(self.input_size or size)
@@ -190,6 +193,11 @@ class Glcf(AnomalibModule):
         """
         resize = Resize(image_size or (224, 224), antialias=True)
         return PreProcessor(Compose([resize, Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]))
+
+    @staticmethod
+    def configure_evaluator() -> LocoEvaluator:
+        """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
+        return default_evaluator()
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Glcf":

@@ -1,0 +1,46 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a test run's callbacks need to know of its data and of their place among the callbacks."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+def image_paths_of(data: Any) -> list[str] | None:
+    """Return the paths of a data set's images.
+
+    Args:
+        data: Anomalib data set, or anything else.
+
+    Returns:
+        Paths; ``None`` if the data set does not list its images.
+    """
+    samples = getattr(data, "samples", None)
+    return None if samples is None or "image_path" not in samples else [str(path) for path in samples["image_path"]]
+
+
+def test_image_paths(trainer: Trainer) -> list[str] | None:
+    """Return the paths of a test run's images, or ``None`` if they are not known (yet)."""
+    datamodule = getattr(trainer, "datamodule", None)
+    if datamodule is not None:
+        return image_paths_of(getattr(datamodule, "test_data", None))
+    loaders = trainer.test_dataloaders
+    loaders = loaders if isinstance(loaders, list) else [loaders]
+    paths = [image_paths_of(getattr(loader, "dataset", None)) for loader in loaders]
+    return None if None in paths else [path for part in paths for path in part]
+
+
+def run_before_post_processor(trainer: Trainer, module: LightningModule, callback: Callback) -> None:
+    """Move a callback before the model's post-processor, which clamps a batch's maps and scores in place.
+
+    Args:
+        trainer: Trainer that is being set up. It gets a new list of callbacks, since it walks through the present one.
+        module: Module with, perhaps, a post-processor.
+        callback: The callback, whether or not the trainer has it already.
+    """
+    others = [other for other in trainer.callbacks if other is not callback]
+    post_processor = getattr(module, "post_processor", None)
+    place = next((i for i, other in enumerate(others) if other is post_processor), len(others))
+    trainer.callbacks = [*others[:place], callback, *others[place:]]

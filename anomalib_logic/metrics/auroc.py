@@ -1,0 +1,87 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image AUROC of the MVTec LOCO AD protocol."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.metrics import AnomalibMetric
+
+from anomalib_logic.data.loco_layout import ANOMALY_KINDS, anomaly_kinds
+
+from .loco_metric import LocoMetric, image_key, on_reliable_device
+from .protocol import check_test_images, image_auroc, require_kinds
+
+
+class _LocoAUROC(LocoMetric):
+    """Image AUROC from scores and paths."""
+
+    def __init__(self, kind: str = "mean", **kwargs: Any) -> None:
+        super().__init__({"images": torch.float64}, kind, **kwargs)
+
+    def check_images(self, image_paths: Sequence[str | Path]) -> None:
+        """Raise ``ValueError`` unless the images are a category's test set with the kinds that the figure needs."""
+        check_test_images(image_paths)
+        require_kinds(anomaly_kinds(image_paths), self.kind)
+
+    def update(self, pred_score: torch.Tensor, image_path: Sequence[str]) -> None:
+        """Add a batch.
+
+        Args:
+            pred_score: Image scores, shape ``(N,)``.
+            image_path: Path of each image.
+        """
+        scores = on_reliable_device(pred_score).flatten().double()
+        if not torch.isfinite(scores).all():
+            msg = f"image scores must be finite, got {scores.tolist()} for {list(image_path)}"
+            raise ValueError(msg)
+        kinds = [ANOMALY_KINDS.index(kind) for kind in anomaly_kinds(image_path)]
+        keys = [image_key(path) for path in image_path]
+        columns = [scores.new_tensor(keys), scores.new_tensor(kinds), scores]
+        self.images.append(torch.stack(columns, dim=1).flatten())
+
+    def compute(self) -> torch.Tensor:
+        """Compute the figure, float32 scalar in [0, 1]."""
+        images = {int(row[0]): row for row in self._gather("images").view(-1, 3).flip(0).tolist()}
+        kinds = [ANOMALY_KINDS[int(kind)] for _, kind, _ in images.values()]
+        scores = torch.tensor([score for _, _, score in images.values()], dtype=torch.float64)
+        return torch.tensor(image_auroc(kinds, scores, self.kind), device=self.device)
+
+
+class LocoAUROC(AnomalibMetric, _LocoAUROC):
+    """Image AUROC of one kind of anomalies against the good images, or the mean of the two kinds.
+
+    The mean is the figure of MVTec LOCO AD; it is not the AUROC over all images. Its name in a test run is
+    ``AUROC_<kind>`` with the prefix before it.
+
+    Args:
+        kind: ``"logical"``, ``"structural"`` or ``"mean"``.
+        fields: Fields of the batch with image scores and paths.
+        prefix: Goes before the metric's name.
+        strict: As in Anomalib: whether a batch without these fields is an error.
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: If ``kind`` is unknown; on update, if an image does not lie in the LOCO layout or a score is not
+            finite; on compute, if there is no image of a kind that the figure needs.
+
+    Example:
+        >>> from anomalib.metrics import Evaluator
+        >>> evaluator = Evaluator(test_metrics=[LocoAUROC("logical", prefix="image_")])
+    """
+
+    default_fields = ("pred_score", "image_path")
+
+    def __init__(
+        self,
+        kind: str = "mean",
+        fields: Sequence[str] | None = None,
+        prefix: str = "",
+        strict: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(fields=fields, prefix=prefix, strict=strict, kind=kind, **kwargs)
+        self.name = f"{prefix}AUROC_{kind}"

@@ -1,0 +1,173 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Evaluator that reports the figures of the MVTec LOCO AD protocol."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any
+
+from anomalib.metrics import AnomalibMetric, Evaluator
+from anomalib.models.components import AnomalibModule
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torchmetrics import MetricCollection
+
+from anomalib_logic.data.loco_layout import read_defects_config
+
+from ._test_images import image_paths_of, run_before_post_processor, test_image_paths
+from .auroc import LocoAUROC
+from .functional.spro import check_limit
+from .loco_metric import LocoMetric
+from .protocol import KINDS, check_test_images
+from .spro import AUsPRO
+
+logger = logging.getLogger(__name__)
+
+
+class LocoEvaluator(Evaluator):
+    """Evaluator with the figures of MVTec LOCO AD: image AUROC and AU-sPRO, logical, structural and their mean.
+
+    Works with every Anomalib model. The figures are computed from maps and scores as the model gives them, before the
+    post-processor clamps them to [0, 1]; other metrics see the processed batch as in Anomalib's evaluator. AU-sPRO
+    metrics share their work and their memory.
+
+    Args:
+        val_metrics: Validation metrics.
+        test_metrics: Test metrics. ``None``: Anomalib's usual ones. Where none is a :class:`AUsPRO` or a
+            :class:`LocoAUROC`, the protocol's figures are added.
+        compute_on_cpu: As in Anomalib.
+        limits: False positive rates up to which the added AU-sPRO count.
+        per_defect: Also add an AU-sPRO for each defect type.
+        required: Raise an error at setup if the test data does not allow the figures. Otherwise those that it allows
+            are reported beside the other metrics, on data of another layout none.
+
+    Raises:
+        ValueError: If a limit is not in (0, 1]; at setup, if the figures are required and the data does not allow them.
+        FileNotFoundError: At setup, if the figures are required and a file of the ground truth is missing.
+
+    Example:
+        >>> from anomalib.models import Patchcore
+        >>> from anomalib_logic import LocoEvaluator
+        >>> model = Patchcore(evaluator=LocoEvaluator(limits=[0.05, 0.3]))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        val_metrics: AnomalibMetric | Sequence[AnomalibMetric] | None = None,
+        test_metrics: AnomalibMetric | Sequence[AnomalibMetric] | None = None,
+        compute_on_cpu: bool = True,
+        limits: Sequence[float] = (0.05,),
+        per_defect: bool = False,
+        required: bool = True,
+    ) -> None:
+        if test_metrics is None:
+            test_metrics = list(AnomalibModule.configure_evaluator().test_metrics)
+        metrics = self.validate_metrics(test_metrics)
+        others = [metric for metric in metrics if not isinstance(metric, LocoMetric)]
+        super().__init__(val_metrics, others, compute_on_cpu)
+        self.limits = [check_limit(limit) for limit in limits]
+        self.per_defect = per_defect
+        self.required = required
+        self._chosen = [metric for metric in metrics if isinstance(metric, LocoMetric)]
+        self._names: dict[str, str] = {}
+        self.loco_metrics = _collection([])
+        self._update = _BeforePostProcessor(self)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the figures that the test data allows, or raise an error if they are required."""
+        datamodule = getattr(trainer, "datamodule", None)
+        for metric in self.val_metrics:
+            paths = image_paths_of(getattr(datamodule, "val_data", None))
+            if isinstance(metric, LocoMetric) and paths is not None:
+                metric.check_images(paths)
+        if stage == "test" or (stage == "fit" and (self._chosen or self.required)):
+            self._choose(trainer)
+        if stage == "test":
+            run_before_post_processor(trainer, pl_module, self._update)
+        super().setup(trainer, pl_module, stage)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the figures now if the data was not known at setup."""
+        del pl_module
+        if getattr(trainer, "datamodule", None) is None:
+            self._choose(trainer)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute and log the figures."""
+        super().on_test_epoch_end(trainer, pl_module)
+        for key, value in self.loco_metrics.compute().items():
+            name = self._names[key]
+            self.log(name, value, sync_dist=True)
+            if trainer.barebones:
+                trainer.callback_metrics[name] = trainer.logged_metrics[name] = value
+        self.loco_metrics.reset()
+
+    def _choose(self, trainer: Trainer) -> None:
+        """Take the chosen metrics, or else those of the protocol that the data allows."""
+        paths = test_image_paths(trainer)
+        metrics = list(self._chosen)
+        if paths is None:
+            metrics = metrics or (_protocol_metrics(self.limits) if self.required else [])
+        elif metrics or self.required:
+            metrics = metrics or _protocol_metrics(self.limits, paths if self.per_defect else None)
+            for metric in metrics:
+                metric.check_images(paths)
+        else:
+            metrics = _allowed(paths, self.limits, self.per_defect)
+        self.loco_metrics = _collection(metrics)
+        self.loco_metrics.reset()  # of what a run that failed has left
+        self._names = {key: metric.name for key, metric in self.loco_metrics.items(copy_state=False)}
+        if self.compute_on_cpu and trainer.num_devices == 1:
+            self.metrics_to_cpu(metrics)
+
+
+class _BeforePostProcessor(Callback):
+    """Updates an evaluator's LOCO metrics; a callback of its own, for the evaluator comes after the post-processor."""
+
+    def __init__(self, evaluator: LocoEvaluator) -> None:
+        self.evaluator = evaluator
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Update the metrics with the batch as the model left it."""
+        if len(self.evaluator.loco_metrics):
+            self.evaluator.loco_metrics.update(batch)
+
+
+def _collection(metrics: Sequence[LocoMetric]) -> MetricCollection:
+    """Collect metrics; those of the same type and fields have the same states, so that one update does for all."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for i, metric in enumerate(metrics):
+        groups.setdefault((type(metric), *metric.fields), []).append(f"metric_{i}")
+    named = {f"metric_{i}": metric for i, metric in enumerate(metrics)}
+    return MetricCollection(named, compute_groups=list(groups.values()) or False)
+
+
+def _protocol_metrics(limits: Sequence[float], paths_for_defects: Iterable[str] | None = None) -> list[LocoMetric]:
+    """Make the protocol's metrics, with one a defect type if paths are given."""
+    metrics: list[LocoMetric] = [LocoAUROC(kind, prefix="image_") for kind in KINDS]
+    metrics += [AUsPRO(limit, kind, prefix="pixel_") for limit, kind in product(limits, KINDS)]
+    if paths_for_defects is not None:
+        configs = read_defects_config(check_test_images(paths_for_defects))
+        names = [config.defect_name for config in configs]
+        metrics += [AUsPRO(limit, defect=name, prefix="pixel_") for limit, name in product(limits, names)]
+    return metrics
+
+
+def _allowed(paths: Sequence[str], limits: Sequence[float], per_defect: bool) -> list[LocoMetric]:
+    """Make those of the protocol's metrics that the test images allow, and say in the log why others are left out."""
+    metrics = []
+    try:
+        candidates = _protocol_metrics(limits, paths if per_defect else None)
+    except (OSError, ValueError):
+        candidates = _protocol_metrics(limits)
+    for metric in candidates:
+        try:
+            metric.check_images(paths)
+        except (OSError, ValueError) as error:
+            logger.info("%s is not reported: %s", metric.name, error)
+        else:
+            metrics.append(metric)
+    return metrics

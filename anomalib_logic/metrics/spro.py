@@ -1,0 +1,168 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Area under the curve of the saturated per-region overlap, as a metric."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.metrics import AnomalibMetric
+
+from anomalib_logic.data.loco_layout import ANOMALY_KINDS, DefectConfig, anomaly_kinds, read_defects_config
+
+from .functional import ScoreCounts
+from .functional.spro import check_limit
+from .loco_metric import LocoMetric, image_key, on_reliable_device
+from .protocol import (
+    ImageScores,
+    Region,
+    check_ground_truth,
+    check_test_images,
+    image_au_spro,
+    measure_image,
+    require_kinds,
+    return_free_memory,
+)
+
+_DEFECT_FREE = 0  # stands for the pixel value of what is no defect
+_COLUMNS = 5  # of the state ``parts``: image key, kind, pixel value, saturation area, number of values
+
+
+class _AUsPRO(LocoMetric):
+    """AU-sPRO from maps and paths."""
+
+    def __init__(self, limit: float = 0.05, kind: str = "mean", defect: str | None = None, **kwargs: Any) -> None:
+        states = {"parts": torch.float64, "values": torch.float32, "counts": torch.int32}
+        super().__init__(states, kind, **kwargs)
+        self.limit = check_limit(limit)
+        self.defect = defect
+        self._category: Path | None = None
+        self._configs: list[DefectConfig] = []
+
+    def check_images(self, image_paths: Sequence[str | Path]) -> None:
+        """Raise ``ValueError`` or ``FileNotFoundError`` if the figure's images or their ground truth are missing."""
+        self._configs = check_ground_truth(image_paths)
+        self._pixel_value()
+        if self.defect is None:
+            require_kinds(anomaly_kinds(image_paths), self.kind)
+
+    def update(self, anomaly_map: torch.Tensor, image_path: Sequence[str]) -> None:
+        """Add a batch.
+
+        Args:
+            anomaly_map: Maps, shape ``(N, H, W)`` or ``(N, 1, H, W)``.
+            image_path: Path of each image.
+        """
+        self._read_configs(image_path)
+        maps = on_reliable_device(anomaly_map)
+        maps = maps.squeeze(1) if maps.ndim == 4 else maps
+        for one_map, path in zip(maps, image_path, strict=True):
+            image = measure_image(one_map, path, self._configs)
+            whole = Region(_DEFECT_FREE, 0, image.defect_free)
+            key, kind = image_key(path), ANOMALY_KINDS.index(image.kind)
+            rows = [(key, kind, r.pixel_value, r.saturation, len(r.scores.values)) for r in (whole, *image.regions)]
+            self.parts.append(torch.tensor(rows, dtype=torch.float64, device=maps.device).flatten())
+            for region in (whole, *image.regions):
+                self.values.append(region.scores.values)
+                self.counts.append(region.scores.counts)
+        return_free_memory()
+
+    def compute(self) -> torch.Tensor:
+        """Compute the figure, float32 scalar in [0, 1]; NaN for a defect that no image shows."""
+        figure = image_au_spro(self._images(), self.limit, self.kind, self._pixel_value())
+        return torch.tensor(figure, device=self.device)
+
+    def _images(self) -> list[ImageScores]:
+        """Put the states together again, each image once."""
+        rows = self._gather("parts").view(-1, _COLUMNS).tolist()
+        lengths = [int(row[-1]) for row in rows]
+        # On the CPU, for cumulative sums on CUDA devices are not deterministic, which a trainer may forbid.
+        scores = zip(*(self._gather(name).cpu().split(lengths) for name in ("values", "counts")), strict=True)
+        images: dict[float, ImageScores] = {}
+        repeated = False
+        for (key, kind, pixel_value, saturation, _), (values, counts) in zip(rows, scores, strict=True):
+            part = ScoreCounts(values, counts)
+            if pixel_value == _DEFECT_FREE:
+                repeated = key in images
+                images.setdefault(key, ImageScores(ANOMALY_KINDS[int(kind)], part))
+            elif not repeated:
+                images[key].regions.append(Region(int(pixel_value), saturation, part))
+        return list(images.values())
+
+    def _read_configs(self, image_path: Sequence[str]) -> None:
+        """Read the category's defects with the first batch; later batches must be of the same category."""
+        category = check_test_images(image_path)
+        if self._category is None:
+            self._configs = read_defects_config(category)
+            self._category = category
+            self._pixel_value()
+        elif category != self._category:
+            msg = f"figures are of one category at a time, got images of {self._category} and of {category}"
+            raise ValueError(msg)
+
+    def _pixel_value(self) -> int | None:
+        """Look up the pixel value of the metric's defect, if it has one."""
+        if self.defect is None:
+            return None
+        values = {config.defect_name: config.pixel_value for config in self._configs}
+        if self.defect not in values:
+            msg = f"defect must be one of {tuple(values)}, got {self.defect!r}"
+            raise ValueError(msg)
+        return values[self.defect]
+
+    def reset(self) -> None:
+        """Forget all images, and their category."""
+        super().reset()
+        self._category = None
+
+
+class AUsPRO(AnomalibMetric, _AUsPRO):
+    """Area under the curve of mean saturated per-region overlap (sPRO) over false positive rate, as for MVTec LOCO AD.
+
+    Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and
+    Localization", IJCV 2022. Each image's defect channels and the category's ``defects_config.json`` are
+    read from disk by the image's path, and the map is resized to the image's original size. Within 0.0005 of the curve
+    over every distinct score, at every limit; of each image some 150 kB are kept, so that nothing depends on batches
+    or processes.
+
+    Its name in a test run is ``AUsPRO_<limit in %>_<kind or defect>`` with the prefix before it.
+
+    Anomalib's post-processor clamps maps to [0, 1] before an :class:`anomalib.metrics.Evaluator` sees them, which
+    makes ties and so other figures. :class:`LocoEvaluator` takes the maps before that.
+
+    Args:
+        limit: False positive rate up to which the curve counts, in (0, 1].
+        kind: ``"logical"``, ``"structural"`` or ``"mean"`` of the two.
+        defect: Name of a defect type, instead of a kind: only its regions count, on the good images and those that
+            show it.
+        fields: Fields of the batch with maps and paths.
+        prefix: Goes before the metric's name.
+        strict: As in Anomalib: whether a batch without these fields is an error.
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: If ``limit`` or ``kind`` is out of range; on update, if an image, a mask, a map or the
+            configuration is not as it must be; on compute, if there is no image of a kind that the figure needs.
+        FileNotFoundError: On update, if the configuration or an image's masks are missing.
+
+    Example:
+        >>> from anomalib_logic import AUsPRO, LocoEvaluator
+        >>> evaluator = LocoEvaluator(test_metrics=[AUsPRO(limit=0.3, kind="logical")])
+    """
+
+    default_fields = ("anomaly_map", "image_path")
+
+    def __init__(
+        self,
+        limit: float = 0.05,
+        kind: str = "mean",
+        defect: str | None = None,
+        fields: Sequence[str] | None = None,
+        prefix: str = "",
+        strict: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(fields=fields, prefix=prefix, strict=strict, limit=limit, kind=kind, defect=defect, **kwargs)
+        self.name = f"{prefix}AUsPRO_{100 * limit:g}_{defect or kind}"

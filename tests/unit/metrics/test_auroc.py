@@ -1,0 +1,68 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from anomalib_logic import LocoAUROC
+from anomalib_logic.metrics.functional import auroc
+
+from .conftest import batches
+
+scores = st.lists(st.integers(-3, 3).map(float) | st.floats(-1e30, 1e30), min_size=1, max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores)
+def test_auroc_is_scikit_learns(normal, anomalous):
+    expected = roc_auc_score(np.repeat([0, 1], [len(normal), len(anomalous)]), normal + anomalous)
+    double = [torch.tensor(part, dtype=torch.float64) for part in (normal, anomalous)]
+    assert auroc(*double).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_large_scores_do_not_tie():
+    assert auroc(torch.tensor([1e6]), torch.tensor([1e6 + 1])) == 1
+
+
+def test_auroc_without_scores_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="got 0 normal and 2 anomalous"):
+        auroc(torch.zeros(0), torch.zeros(2))
+
+
+def filled(metric, test_set):
+    for batch in batches(test_set, 4):
+        metric.update(batch)
+    return metric
+
+
+def test_each_kind_is_compared_with_the_good_images_and_the_mean_is_of_the_two(test_set):
+    def expected(kind):
+        chosen = [i for i, k in enumerate(test_set.kinds) if k in ("good", kind)]
+        return roc_auc_score([test_set.kinds[i] != "good" for i in chosen], test_set.scores[chosen])
+
+    figures = {kind: filled(LocoAUROC(kind), test_set).compute().item() for kind in ("logical", "structural", "mean")}
+    assert figures["logical"] == pytest.approx(expected("logical_anomalies"))
+    assert figures["structural"] == pytest.approx(expected("structural_anomalies"))
+    assert figures["mean"] == pytest.approx((figures["logical"] + figures["structural"]) / 2)
+
+
+def test_kind_without_images_is_named(test_set):
+    metric = LocoAUROC("mean")
+    metric.update(next(batches(test_set, 7)))
+    with pytest.raises(ValueError, match=r"none in \['structural_anomalies'\]"):
+        metric.compute()
+
+
+def test_score_that_is_not_finite_is_refused(test_set):
+    test_set.scores[0] = float("nan")
+    with pytest.raises(ValueError, match="must be finite"):
+        LocoAUROC().update(next(batches(test_set, 2)))
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match=r"kind must be one of \('logical', 'structural', 'mean'\), got 'both'"):
+        LocoAUROC("both")

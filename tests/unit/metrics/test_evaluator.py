@@ -1,0 +1,305 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a test run reports, on data in the LOCO layout and on other data, and the maps that it writes.
+
+The model gives the maps of a file as they are, so that the figures are known; post-processor and engine are Anomalib's.
+"""
+
+import logging
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import tifffile
+import torch
+from anomalib import LearningType
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from anomalib.metrics import AUROC, Evaluator
+from anomalib.models.components import AnomalibModule
+from torch import nn
+
+from anomalib_logic import AnomalyMapWriter, AUsPRO, Glcf, LocoAUROC, LocoEvaluator, MVTecLoco
+from anomalib_logic.metrics import loco
+from anomalib_logic.metrics.functional import resize_anomaly_map
+from anomalib_logic.models.components.evaluation import default_evaluator, resolve_evaluator
+
+from .conftest import SIZE, batches
+
+USUAL = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"}
+KINDS = ("logical", "structural", "mean")
+LOCO = {f"image_AUROC_{kind}" for kind in KINDS} | {f"pixel_AUsPRO_5_{kind}" for kind in KINDS}
+
+
+class Oracle(AnomalibModule):
+    """Model that knows the map of each test image; its post-processor has seen scores of good images only."""
+
+    def __init__(self, test_set, **components):
+        super().__init__(pre_processor=False, visualizer=False, **components)
+        self.model = nn.Identity()
+        self.maps = dict(zip(test_set.paths, test_set.maps, strict=True))
+        if self.post_processor is not None:
+            for name, value in {"min": -1.0, "max": 1.0}.items():
+                getattr(self.post_processor, f"image_{name}").fill_(value)
+                getattr(self.post_processor, f"pixel_{name}").fill_(value)
+            self.post_processor._image_threshold.fill_(1.0)
+            self.post_processor._pixel_threshold.fill_(1.0)
+
+    def test_step(self, batch, batch_idx):
+        maps = torch.stack([self.maps.get(path, torch.zeros(SIZE)) for path in batch.image_path])
+        return batch.update(anomaly_map=maps, pred_score=maps.amax(dim=(1, 2)))
+
+    def training_step(self, batch, batch_idx):
+        pytest.fail("no test trains")
+
+    def configure_optimizers(self):
+        return None
+
+    trainer_arguments = {}
+    learning_type = LearningType.ONE_CLASS
+
+
+def run(test_set, model, tmp_path, datamodule=None, callbacks=None):
+    """Test a model; return what was logged."""
+    if datamodule is None:
+        datamodule = loco_data(test_set)
+    quiet = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu"}
+    engine = Engine(default_root_dir=tmp_path / "results", callbacks=callbacks, **quiet)
+    (results,) = engine.test(model, datamodule=datamodule)
+    return results
+
+
+def loco_data(test_set, batch=4):
+    data = {"root": test_set.category.parent, "category": test_set.category.name, "num_workers": 0}
+    return MVTecLoco(**data, eval_batch_size=batch, val_split_mode="same_as_test")
+
+
+def folder_data(test_set):
+    """The category's normal and structural images as a folder of good and bad parts."""
+    root = test_set.category.with_name("parts")
+    shutil.copytree(test_set.category / "test" / "good", root / "good", dirs_exist_ok=True)
+    shutil.copytree(test_set.category / "test" / "structural_anomalies", root / "bad", dirs_exist_ok=True)
+    return Folder("parts", "good", root, "bad", num_workers=0, test_split_ratio=0.5, val_split_mode="same_as_test")
+
+
+def figures(test_set, metric):
+    for batch in batches(test_set, 9):
+        metric.update(batch)
+    return metric.compute().item()
+
+
+@pytest.fixture(autouse=True)
+def full_size_maps(test_set):
+    """Maps of the images' size, and their maxima as scores: what the oracle gives."""
+    test_set.maps = torch.stack([resize_anomaly_map(m, SIZE) for m in test_set.maps])
+    test_set.scores = test_set.maps.amax(dim=(1, 2))
+
+
+def test_loco_data_is_reported_with_the_protocols_figures_of_unclamped_maps(test_set, tmp_path):
+    logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
+    assert set(logged) == USUAL | LOCO
+    for kind in KINDS:
+        assert logged[f"image_AUROC_{kind}"] == pytest.approx(figures(test_set, LocoAUROC(kind)), abs=1e-6)
+        assert logged[f"pixel_AUsPRO_5_{kind}"] == pytest.approx(figures(test_set, AUsPRO(kind=kind)), abs=1e-6)
+
+
+def test_clamped_maps_would_give_other_figures(test_set, tmp_path):
+    """The reason why LocoEvaluator takes the maps before the post-processor."""
+    logged = run(test_set, Oracle(test_set, evaluator=Evaluator(test_metrics=[AUsPRO()])), tmp_path)
+    assert abs(logged["AUsPRO_5_mean"] - figures(test_set, AUsPRO())) > 0.01
+
+
+def test_other_data_is_reported_with_anomalibs_figures_only(test_set, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="anomalib_logic"):
+        logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path, folder_data(test_set))
+    assert {name for name in logged if name in USUAL | LOCO} <= USUAL
+    assert "pixel_AUsPRO_5_mean is not reported: image_path must lie in a folder named one of" in caplog.text
+
+
+def test_category_with_one_kind_is_reported_with_that_kinds_figures(test_set, tmp_path):
+    for folder in ("test", "ground_truth"):
+        shutil.rmtree(test_set.category / folder / "structural_anomalies")
+    logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
+    assert set(logged) == USUAL | {"image_AUROC_logical", "pixel_AUsPRO_5_logical"}
+
+
+def test_category_without_configuration_is_reported_with_image_figures(test_set, tmp_path):
+    (test_set.category / "defects_config.json").unlink()
+    logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
+    assert set(logged) == USUAL | {f"image_AUROC_{kind}" for kind in KINDS}
+
+
+def test_one_model_is_tested_on_two_data_sets(test_set, tmp_path):
+    model = Oracle(test_set, evaluator=default_evaluator())
+    first = run(test_set, model, tmp_path)
+    assert not LOCO & set(run(test_set, model, tmp_path, folder_data(test_set)))
+    assert run(test_set, model, tmp_path) == first
+
+
+def test_run_that_failed_leaves_nothing_to_the_next(test_set, tmp_path):
+    metric = AUsPRO(kind="structural")
+    broken = test_set.maps[-1].clone()
+    test_set.maps[-1] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        run(test_set, Oracle(test_set, evaluator=LocoEvaluator(test_metrics=[metric])), tmp_path)
+    test_set.maps = -test_set.maps
+    test_set.maps[-1] = -broken
+    logged = run(test_set, Oracle(test_set, evaluator=LocoEvaluator(test_metrics=[metric])), tmp_path)
+    assert logged["AUsPRO_5_structural"] == pytest.approx(figures(test_set, AUsPRO(kind="structural")), abs=1e-6)
+
+
+def test_batch_size_changes_no_figure(test_set, tmp_path):
+    model = Oracle(test_set, evaluator=default_evaluator())
+    one, all_at_once = (run(test_set, model, tmp_path, loco_data(test_set, batch=batch)) for batch in (1, 32))
+    assert {name: one[name] for name in LOCO} == {name: all_at_once[name] for name in LOCO}
+
+
+def test_test_dataloader_without_data_module_is_enough(test_set, tmp_path):
+    data = loco_data(test_set)
+    data.setup()
+    engine = Engine(default_root_dir=tmp_path, enable_progress_bar=False, logger=False, accelerator="cpu")
+    (logged,) = engine.test(Oracle(test_set, evaluator=default_evaluator()), dataloaders=data.test_dataloader())
+    assert logged["pixel_AUsPRO_5_mean"] == pytest.approx(figures(test_set, AUsPRO()), abs=1e-6)
+
+
+def test_limits_and_defects_are_options(test_set, tmp_path):
+    evaluator = LocoEvaluator(test_metrics=[], limits=[0.05, 0.3], per_defect=True)
+    logged = run(test_set, Oracle(test_set, evaluator=evaluator), tmp_path)
+    names = [*KINDS, "missing", "scratch", "unseen"]
+    assert set(logged) == {f"image_AUROC_{kind}" for kind in KINDS} | {
+        f"pixel_AUsPRO_{limit}_{name}" for limit in (5, 30) for name in names
+    }
+    expected = figures(test_set, AUsPRO(limit=0.3, defect="scratch"))
+    assert logged["pixel_AUsPRO_30_scratch"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_metrics_of_one_evaluator_share_what_they_keep(test_set):
+    metrics = [AUsPRO(kind=kind) for kind in KINDS]
+    evaluator = LocoEvaluator(test_metrics=metrics)
+    trainer = SimpleNamespace(datamodule=loco_data(test_set), num_devices=1)
+    trainer.datamodule.setup()
+    evaluator._choose(trainer)
+    evaluator.loco_metrics.update(next(batches(test_set, 9)))
+    assert len({metric.values[0].data_ptr() for metric in metrics}) == 1
+
+
+# explicit requests on data that does not allow them
+
+
+@pytest.mark.parametrize("evaluator", [LocoEvaluator, lambda: resolve_evaluator(Evaluator(test_metrics=[AUsPRO()]))])
+def test_figures_that_other_data_does_not_allow_are_an_error_at_setup(test_set, tmp_path, evaluator):
+    model = Oracle(test_set, evaluator=evaluator())
+    model.test_step = lambda batch, batch_idx: pytest.fail("the run must not come that far")
+    with pytest.raises(ValueError, match="image_path must lie in a folder named one of"):
+        run(test_set, model, tmp_path, folder_data(test_set))
+
+
+def test_missing_configuration_is_an_error_at_setup(test_set, tmp_path):
+    (test_set.category / "defects_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"defects_config\.json does not exist"):
+        run(test_set, Oracle(test_set, evaluator=LocoEvaluator()), tmp_path)
+
+
+def test_missing_kind_is_an_error_at_setup(test_set, tmp_path):
+    for folder in ("test", "ground_truth"):
+        shutil.rmtree(test_set.category / folder / "logical_anomalies")
+    model = Oracle(test_set, evaluator=LocoEvaluator(test_metrics=[AUsPRO(kind="logical")]))
+    with pytest.raises(ValueError, match=r"none in \['logical_anomalies'\]"):
+        run(test_set, model, tmp_path)
+
+
+def test_unknown_defect_is_an_error_at_setup(test_set, tmp_path):
+    model = Oracle(test_set, evaluator=LocoEvaluator(test_metrics=[AUsPRO(defect="dent")]))
+    with pytest.raises(ValueError, match=r"defect must be one of \('missing', 'scratch', 'unseen'\)"):
+        run(test_set, model, tmp_path)
+
+
+def test_figures_are_checked_before_training(test_set, tmp_path):
+    model = Oracle(test_set, evaluator=LocoEvaluator())
+    engine = Engine(default_root_dir=tmp_path, max_epochs=1, logger=False, accelerator="cpu")
+    with pytest.raises(ValueError, match="image_path must lie in a folder named one of"):
+        engine.fit(model, datamodule=folder_data(test_set))
+
+
+def test_validation_metric_needs_validation_images_of_its_kinds(test_set, tmp_path):
+    data = loco_data(test_set)
+    shutil.copytree(test_set.category / "test" / "good", test_set.category / "validation" / "good")
+    data.val_split_mode = "from_dir"
+    model = Oracle(test_set, evaluator=LocoEvaluator(val_metrics=[AUsPRO()]))
+    with pytest.raises(ValueError, match="test images must lie in <category>/test/<kind>/"):
+        run(test_set, model, tmp_path, data)
+
+
+# our models
+
+
+def small_glcf(**arguments):
+    return Glcf(backbone="mobilenetv2_035", pre_trained=False, width=48, depth=1, heads=4, **arguments)
+
+
+def test_our_models_report_the_protocols_figures_by_default():
+    evaluator = small_glcf().evaluator
+    assert type(evaluator) is LocoEvaluator
+    assert not evaluator.required
+    assert {metric.name for metric in evaluator.test_metrics} == USUAL
+
+
+def test_our_models_give_a_users_metrics_unclamped_maps():
+    evaluator = small_glcf(evaluator=Evaluator(test_metrics=[AUsPRO()])).evaluator
+    assert type(evaluator) is LocoEvaluator
+    assert evaluator.required
+
+
+@pytest.mark.parametrize("evaluator", [False, Evaluator(test_metrics=[AUROC(fields=["pred_score", "gt_label"])])])
+def test_our_models_keep_any_other_evaluator(evaluator):
+    assert small_glcf(evaluator=evaluator).evaluator is (evaluator or None)
+
+
+# maps in MVTec's layout
+
+
+def test_written_maps_give_the_runs_figures_with_the_command(test_set, tmp_path):
+    callbacks = [AnomalyMapWriter(tmp_path / "maps")]
+    logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path, callbacks=callbacks)
+    (results,) = [loco.evaluate(test_set.category.parent, ["tray"], tmp_path / "maps")]
+    for kind in KINDS:
+        name = kind if kind == "mean" else f"{kind}_anomalies"
+        assert results["localization"]["auc_spro"][name]["0.05"] == pytest.approx(logged[f"pixel_AUsPRO_5_{kind}"])
+        assert results["classification"]["auc_roc"][name] == pytest.approx(logged[f"image_AUROC_{kind}"])
+
+
+def test_written_maps_are_the_models_at_the_images_size(test_set, tmp_path):
+    full_size = test_set.maps
+    test_set.maps = torch.nn.functional.avg_pool2d(full_size, 4)
+    model = Oracle(test_set)
+    model.evaluator = None
+    model.post_processor.enable_thresholding = False
+    run(test_set, model, tmp_path, callbacks=[AnomalyMapWriter()])
+    (folder,) = tmp_path.glob("results/**/anomaly_maps")
+    files = sorted(folder.rglob("*"))
+    assert sum(path.is_file() for path in files) == len(test_set.paths)
+    for path, kind, expected in zip(test_set.paths, test_set.kinds, test_set.maps, strict=True):
+        written = tifffile.imread(folder / "tray" / "test" / kind / f"{path[-7:-4]}.tiff")
+        assert written.dtype == "float32"
+        assert torch.equal(torch.from_numpy(written), resize_anomaly_map(expected, SIZE))
+
+
+def test_writer_refuses_other_data_at_setup(test_set, tmp_path):
+    with pytest.raises(ValueError, match="image_path must lie in a folder named one of"):
+        run(test_set, Oracle(test_set), tmp_path, folder_data(test_set), [AnomalyMapWriter(tmp_path / "maps")])
+    assert not (tmp_path / "maps").exists()
+
+
+def test_writer_refuses_a_file_as_folder(test_set, tmp_path):
+    (tmp_path / "maps").write_text("")
+    with pytest.raises(NotADirectoryError, match="output_dir must be a folder"):
+        run(test_set, Oracle(test_set), tmp_path, callbacks=[AnomalyMapWriter(tmp_path / "maps")])
+
+
+def test_writer_names_the_image_of_a_map_that_is_not_finite(test_set, tmp_path):
+    test_set.maps[0] = float("nan")
+    model = Oracle(test_set, evaluator=False)
+    with pytest.raises(ValueError, match=r"good/000\.png: .*NaN or infinity"):
+        run(test_set, model, tmp_path, callbacks=[AnomalyMapWriter(tmp_path / "maps")])
+    assert not [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
