@@ -16,11 +16,11 @@ from .registration import register
 
 if TYPE_CHECKING:
     from .data import DigitAnatomy, MVTecLoco
-    from .models import Glcf
+    from .models import Glcf, SamLad
 
-__all__ = ["DigitAnatomy", "Glcf", "MVTecLoco", "__version__"]
+__all__ = ["DigitAnatomy", "Glcf", "MVTecLoco", "SamLad", "__version__"]
 
-_HOMES = {"DigitAnatomy": ".data", "Glcf": ".models", "MVTecLoco": ".data"}
+_HOMES = {"DigitAnatomy": ".data", "Glcf": ".models", "MVTecLoco": ".data", "SamLad": ".models"}
 
 
 def __getattr__(name: str) -> Any:

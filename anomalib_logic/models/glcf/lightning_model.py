@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.arguments import as_pair, check_choice
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
     apply_default_max_epochs,
@@ -135,7 +135,7 @@ class Glcf(AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        size = _pair(image_size)
+        size = as_pair("image_size", image_size)
         super().__init__(
             pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
@@ -344,11 +344,3 @@ class Glcf(AnomalibModule):
         self.model.train(training)
         if not channels:
             self._measured_step = self.trainer.global_step
-
-
-def _pair(image_size: int | Sequence[int]) -> tuple[int, int]:
-    sizes = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sizes) != 2:
-        msg = f"image_size must be one number or two (height and width), got {image_size}"
-        raise ValueError(msg)
-    return sizes

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 NEVER = -1e4  # logarithm of a probability of nothing; finite, so that no difference of two is undefined
 
@@ -84,11 +83,11 @@ class ObjectMatching(nn.Module):
     Attributes:
         dustbin: Score of staying unmatched, z. Calibrated on normal images; SuperGlue's 1.0 until then.
         temperature: What scores are divided by.
-        precision: 1 / s² - 1 / t², shape ``(4,)``, where s is the usual difference of centre (y, x) and of size
-            (logarithm of height and width) of one object between two normal images, and t that of any two objects.
+        precision: 1 / s² - 1 / t², shape ``(4,)``: s is the usual difference of centre (y, x) and size (logarithm of
+            height and width) of one object between two normal images, t that of any two objects.
     """
 
-    def __init__(self, geometry: float = 0.1, threshold: float = 0.2, iterations: int = 50) -> None:
+    def __init__(self, geometry: float = 0.3, threshold: float = 0.2, iterations: int = 50) -> None:
         super().__init__()
         self.geometry = geometry
         self.threshold = threshold
@@ -147,6 +146,31 @@ class ObjectMatching(nn.Module):
             taken=mutual.any(dim=-2),
         )
 
+    def missing(
+        self, matches: Matches, descriptors: torch.Tensor, boxes: torch.Tensor, valid: torch.Tensor, share: float = 0.6
+    ) -> torch.Tensor:
+        """Find reference objects that no query object takes up, in most of the references (ours).
+
+        A reference object counts as missing if it is not taken and if at least a share of the references have an
+        untaken object that would match with it.
+
+        Args:
+            matches: Result of :meth:`forward`.
+            descriptors: Of the references' objects, shape ``(N, R, L, D)``.
+            boxes: Shape ``(N, R, L, 4)``.
+            valid: Shape ``(N, R, L)``.
+            share: Share of the references.
+
+        Returns:
+            Booleans, shape ``(N, R, L)``.
+        """
+        untaken = valid & ~matches.taken
+        flat, places = descriptors.flatten(1, 2), boxes.flatten(1, 2)
+        scores = self.scores(flat, places, flat.unsqueeze(1), places.unsqueeze(1)).squeeze(1)
+        same_kind = (scores >= self.dustbin).unflatten(2, valid.shape[1:]).unflatten(1, valid.shape[1:])
+        support = (same_kind & untaken[:, None, None]).any(dim=-1).float().mean(dim=-1)
+        return untaken & (support >= share)
+
     @torch.no_grad()
     def calibrate(
         self,
@@ -158,10 +182,11 @@ class ObjectMatching(nn.Module):
     ) -> None:
         """Set precision, dustbin and temperature from normal images, whose objects should all match (ours).
 
-        The usual differences are medians over pairs of mutually best objects of two normals: best by place if that
-        brings objects closer than half the way to the next object of their own image, else best by looks. The
-        dustbin's score is a low quantile of the scores of mutually best pairs. With the temperature, a sixth of the
-        median pair's lead over it, the median pair has a probability of about 0.9.
+        The usual differences are medians over pairs of mutually best objects of two normals that were not chosen for
+        looking alike: best by place if that brings objects closer than a quarter of the way to the next object of
+        their own image, else best by looks. The dustbin's score is a low quantile of the scores of mutually best pairs
+        of near normals. With the temperature, a sixth of the median pair's lead over it, that pair has a probability
+        of about 0.9.
 
         Args:
             descriptors: Of the normals, shape ``(Z, K, D)``.
@@ -172,22 +197,28 @@ class ObjectMatching(nn.Module):
         """
         if neighbors.shape[1] == 0 or not valid.any():
             return
+        self._measure_precision(descriptors, boxes, valid)
         pairs = valid[:, None, :, None] & valid[neighbors].unsqueeze(2)
-        similarity = descriptors.unsqueeze(1) @ descriptors[neighbors].transpose(-1, -2)
-        geometry = describe_boxes(boxes)
-        difference = (geometry[:, None, :, None] - geometry[neighbors].unsqueeze(2)).abs()
-        distance = difference[..., :2].square().sum(dim=-1).sqrt()
-        same = _mutual_best(-distance, pairs)
-        if distance[same].median() > 0.5 * _nearest_in_image(geometry, valid).median():
-            same = _mutual_best(similarity, pairs)
-        usual = difference[same].median(dim=0).values.clamp_min(0.005)
-        # A median is 0.67 standard deviations, which makes the factor 2.2 for their squares.
-        any_two = difference[pairs].median(dim=0).values.clamp_min(0.005)
-        self.precision.copy_((usual**-2 - any_two**-2).clamp_min(0) / 2.2)
         scores = self.scores(descriptors, boxes, descriptors[neighbors], boxes[neighbors])
         best = scores[_mutual_best(scores, pairs)].float()
         self.dustbin.copy_(best.quantile(quantile))
         self.temperature.copy_(((best.median() - self.dustbin) / 6).clamp_min(0.005))
+
+    def _measure_precision(self, descriptors: torch.Tensor, boxes: torch.Tensor, valid: torch.Tensor) -> None:
+        other = torch.arange(len(valid), device=valid.device).roll(len(valid) // 2)
+        pairs = valid.unsqueeze(2) & valid[other].unsqueeze(1)
+        if not pairs.any():
+            return
+        geometry = describe_boxes(boxes)
+        difference = (geometry.unsqueeze(2) - geometry[other].unsqueeze(1)).abs()
+        distance = difference[..., :2].square().sum(dim=-1).sqrt()
+        same = _mutual_best(-distance, pairs)
+        if distance[same].median() > 0.25 * _nearest_in_image(geometry, valid).median():
+            same = _mutual_best(descriptors @ descriptors[other].transpose(1, 2), pairs)
+        usual = difference[same].median(dim=0).values.clamp_min(0.005)
+        # A median is 0.67 standard deviations, which makes the factor 2.2 for their squares.
+        any_two = difference[pairs].median(dim=0).values.clamp_min(0.005)
+        self.precision.copy_((usual**-2 - any_two**-2).clamp_min(0) / 2.2)
 
 
 def _mutual_best(scores: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
@@ -208,29 +239,3 @@ def describe_boxes(boxes: torch.Tensor) -> torch.Tensor:
     top, left, bottom, right = boxes.unbind(dim=-1)
     sizes = torch.stack([bottom - top, right - left], dim=-1).clamp_min(1e-3)
     return torch.cat([torch.stack([top + bottom, left + right], dim=-1) / 2, sizes.log()], dim=-1)
-
-
-def missing_objects(
-    matches: Matches, reference: torch.Tensor, reference_valid: torch.Tensor, dustbin: torch.Tensor, share: float
-) -> torch.Tensor:
-    """Reference objects that no query object takes up, in most of the references (ours).
-
-    A reference object counts as missing if it is not taken and if at least a share of the references have an untaken
-    object like it (more alike than ``dustbin``).
-
-    Args:
-        matches: Result of :class:`ObjectMatching`.
-        reference: Normalised descriptors of the references' objects, shape ``(N, R, L, D)``.
-        reference_valid: Shape ``(N, R, L)``.
-        dustbin: Least similarity of the same kind of object.
-        share: Share of the references.
-
-    Returns:
-        Booleans, shape ``(N, R, L)``.
-    """
-    number, references, slots = reference_valid.shape
-    untaken = reference_valid & ~matches.taken
-    flat = F.normalize(reference, dim=-1).flatten(1, 2)
-    alike = (flat @ flat.transpose(1, 2) >= dustbin).view(number, references, slots, references, slots)
-    support = (alike & untaken[:, None, None]).any(dim=-1).float().mean(dim=-1)
-    return untaken & (support >= share)

@@ -48,3 +48,20 @@ def _quadratic_form(gram: list[list[torch.Tensor]], vector: list[torch.Tensor], 
             for m in range(j, size):
                 matrix[j][m] = matrix[j][m] - factor * matrix[i][m]
     return result
+
+
+def nearest_distance(features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Distance to the nearest feature anywhere in any reference that counts (ours; for objects that turn).
+
+    Args:
+        features: Shape ``(..., C, P)``.
+        references: Shape ``(..., k, C, P)``.
+        weights: 1 for a reference that counts and 0 for one that does not, shape ``(..., k)``.
+
+    Returns:
+        Distances, shape ``(..., P)``.
+    """
+    products = features.unsqueeze(-3).transpose(-1, -2) @ references
+    squared = references.square().sum(dim=-2).unsqueeze(-2) - 2 * products
+    squared = squared.amin(dim=-1) + (1 - weights.unsqueeze(-1)) * 1e6
+    return (squared.amin(dim=-2) + features.square().sum(dim=-2)).clamp_min(0).sqrt()

@@ -74,7 +74,7 @@ def largest_regions(labels: torch.Tensor, slots: int) -> tuple[torch.Tensor, tor
     flat = labels.flatten(1).long()
     counts = torch.zeros(flat.shape[0], flat.shape[1] + 1, device=labels.device, dtype=labels.dtype)
     counts = counts.scatter_add(1, flat, torch.ones_like(flat, dtype=labels.dtype))[:, 1:]
-    areas, index = counts.topk(slots, dim=1)
+    areas, index = F.pad(counts, (0, max(0, slots - counts.shape[1]))).topk(slots, dim=1)
     masks = (labels.unsqueeze(1) == (index + 1).to(labels.dtype)[..., None, None]).to(labels.dtype)
     return masks, areas / flat.shape[1]
 
@@ -86,25 +86,20 @@ def calibrate_areas(areas: torch.Tensor) -> tuple[float, float, float]:
         areas: Shares of the image, 0 in empty slots, shape ``(Z, K)``.
 
     Returns:
-        Least and largest area, and the coefficient of variation of the number of objects that they give. Of ranges
-        about as constant, the one with the most objects is taken.
+        Least and largest area, and the unsteadiness that they give: the number's standard deviation plus a half,
+        divided by its mean. The half is the resolution of a count, and makes five steady objects better than one.
     """
-    found = areas[areas > 0]
-    if not len(found):
-        return 0.0, 1.0, float("inf")
-    ticks = torch.tensor([5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2], device=areas.device)
-    candidates = []
-    for least in ticks:
-        for largest in torch.tensor([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], device=areas.device):
+    best = (float("inf"), 0.0, 1.0)
+    for least in (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2):
+        for largest in (0.02, 0.05, 0.1, 0.2, 0.4):
             counts = ((areas >= least) & (areas <= largest)).float().sum(dim=1)
-            if least < largest and counts.mean() > 0.5:
-                variation = (counts.std(correction=0) / counts.mean()).item()
-                candidates.append((variation, counts.mean().item(), least.item(), largest.item()))
-    if not candidates:
-        return 0.0, 1.0, float("inf")
-    steadiest = min(candidates)[0]
-    _, _, least, largest = max((c for c in candidates if c[0] <= steadiest + 0.02), key=lambda c: c[1])
-    return least, largest, steadiest
+            if least < largest and bool(counts.any()):
+                unsteadiness = ((counts.std(correction=0) + 0.5) / counts.mean()).item()
+                # Of equally good ranges the widest: the first least area and the last largest one.
+                if unsteadiness < best[0] or (unsteadiness == best[0] and least == best[1]):
+                    best = (unsteadiness, least, largest)
+    unsteadiness, least, largest = best
+    return least, largest, unsteadiness
 
 
 class ClusterSegments(nn.Module):
@@ -121,8 +116,6 @@ class ClusterSegments(nn.Module):
         cluster_choice: How that one is chosen: ``"count"``, the most constant number of objects, or ``"silhouette"``.
         area_range: Least and largest object as shares of the image; calibrated by default.
     """
-
-    uses_images = False
 
     def __init__(
         self,
@@ -170,13 +163,15 @@ class ClusterSegments(nn.Module):
         return largest_regions(connected_regions(foreground), 2 * self.slots)
 
     @torch.no_grad()
-    def fit(self, features: torch.Tensor, seed: int = 0) -> None:
+    def fit(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
         """Cluster the features of normal images and calibrate the areas.
 
         Args:
+            images: Not used.
             features: Standardised features of a sample of the normals, shape ``(Z, C, H, W)``.
             seed: Seed of the clustering.
         """
+        del images
         samples = features.permute(0, 2, 3, 1).flatten(0, 2)
         generator = torch.Generator().manual_seed(seed)
         sample = samples[torch.randperm(len(samples), generator=generator)[:40_000].to(samples.device)].cpu().numpy()
@@ -187,13 +182,12 @@ class ClusterSegments(nn.Module):
             self.centroids.fill_(1e3)
             self.centroids[:number] = torch.from_numpy(means.cluster_centers_).to(self.centroids)
             self._separate_foreground(features, deviation, number)
-            least, largest, variation = calibrate_areas(self._regions(features)[1])
+            least, largest, cost = calibrate_areas(self._regions(features)[1])
             if self.cluster_choice == "silhouette":
-                variation = -silhouette_score(sample[:2000], means.predict(sample[:2000]))
-            # The finest of the about equally good ones.
-            if best is None or variation <= best[0] + 0.02:
-                best = (variation, number, self.centroids.clone(), self.foreground.clone(), least, largest)
-        variation, number, centroids, foreground, least, largest = best
+                cost = -silhouette_score(sample[:2000], means.predict(sample[:2000]))
+            if best is None or cost < best[0]:
+                best = (cost, number, self.centroids.clone(), self.foreground.clone(), least, largest)
+        _, number, centroids, foreground, least, largest = best
         self.centroids.copy_(centroids)
         self.foreground.copy_(foreground)
         self.areas.copy_(torch.tensor(self.area_range or (least, largest)))

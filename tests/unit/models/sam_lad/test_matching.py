@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
-from anomalib_logic.models.sam_lad.matching import ObjectMatching, missing_objects, sinkhorn
+from anomalib_logic.models.sam_lad.matching import ObjectMatching, sinkhorn
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_calibrated_dustbin_suits_cosine_scores_and_superglues_does_not(generato
 
 def test_new_and_missing_objects_stay_unmatched(generator):
     looks, boxes, orders = normals(generator, 14, True)
-    matching = ObjectMatching()
+    matching = ObjectMatching(geometry=0.0)
     matching.calibrate(looks[:11], boxes[:11], all_valid(11, 6), neighbors_of(11))
     query = looks[11].clone()
     query[2] = F.normalize(torch.randn(32, generator=generator), dim=0)
@@ -118,23 +118,23 @@ def test_new_and_missing_objects_stay_unmatched(generator):
     scores = matching.scores(query[None], boxes[11:12], references, boxes[None, 12:14])
     matches = matching(scores, all_valid(1, 6), all_valid(1, 2, 6))
     assert matches.matched[0].tolist() == [[slot != 2 for slot in range(6)]] * 2
-    missing = missing_objects(matches, references, all_valid(1, 2, 6), matching.dustbin, share=1.0)
+    missing = matching.missing(matches, references, boxes[None, 12:14], all_valid(1, 2, 6), share=1.0)
     assert (orders[12:14][missing[0]] == orders[11, 2]).all()
     assert missing.sum() == 2
 
 
 def test_object_that_only_one_reference_has_is_not_missing(generator):
     looks, boxes, orders = normals(generator, 14, True)
-    matching = ObjectMatching()
+    matching = ObjectMatching(geometry=0.0)
     matching.calibrate(looks[:11], boxes[:11], all_valid(11, 6), neighbors_of(11))
     query_valid = orders[11:12] != 0
     reference_valid = all_valid(1, 2, 6)
     reference_valid[0, 1] = orders[13] != 0
     scores = matching.scores(looks[11:12], boxes[11:12], looks[None, 12:14], boxes[None, 12:14])
     matches = matching(scores, query_valid, reference_valid)
-    references = looks[None, 12:14]
-    assert not missing_objects(matches, references, reference_valid, matching.dustbin, share=0.6).any()
-    assert missing_objects(matches, references, reference_valid, matching.dustbin, share=0.5).sum() == 1
+    references, places = looks[None, 12:14], boxes[None, 12:14]
+    assert not matching.missing(matches, references, places, reference_valid, share=0.6).any()
+    assert matching.missing(matches, references, places, reference_valid, share=0.5).sum() == 1
 
 
 def test_identical_objects_are_told_apart_by_place_where_places_are_fixed(generator):
