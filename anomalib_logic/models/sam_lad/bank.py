@@ -29,6 +29,7 @@ class Template(NamedTuple):
         descriptors: Objects' descriptors, shape ``(N, K, C)``.
         histogram: Composition of the image, shape ``(N, M)``.
         found: Number of objects found, which can be more than K, shape ``(N,)``.
+        picture: The image as bytes, small and square, for explanations, shape ``(N, 3, p, p)``.
     """
 
     key: torch.Tensor
@@ -41,6 +42,7 @@ class Template(NamedTuple):
     descriptors: torch.Tensor
     histogram: torch.Tensor
     found: torch.Tensor
+    picture: torch.Tensor
 
     def __len__(self) -> int:
         """Number of images, not of fields."""
@@ -125,6 +127,8 @@ class Bank(DynamicBufferMixin):
             return torch.bool
         if name == "found":
             return torch.long
+        if name == "picture":
+            return torch.uint8
         return torch.half if self.half_precision and name in HALVED else torch.float
 
     def search(self, key: torch.Tensor, number: int, exclude: torch.Tensor | None = None) -> torch.Tensor:

@@ -23,6 +23,7 @@ from anomalib_logic.models.components.arguments import as_pair
 from anomalib_logic.models.components.training import normal_batches
 
 from .bank import Template
+from .explanation import Explanation
 from .torch_model import SamLadModel
 
 logger = logging.getLogger(__name__)
@@ -249,6 +250,19 @@ class SamLad(MemoryBankMixin, AnomalibModule):
         query, compared = self.model.look_up(batch.image)
         self.say_what_was_found(query)
         return batch.update(**self.model.score(query, compared)._asdict())
+
+    def explain(self, images: torch.Tensor) -> list[Explanation]:
+        """Say which objects images have, which partners they were matched with, and what is missing.
+
+        Args:
+            images: Images with values in [0, 1] and any size, shape ``(N, 3, H, W)``.
+
+        Returns:
+            One explanation an image; its ``draw`` makes a picture.
+        """
+        if self.pre_processor is not None:
+            images = self.pre_processor(images)
+        return self.eval().model.explain(images.to(self.device))
 
     def say_what_was_found(self, query: Template) -> None:
         """Warn, once, of images without any object and of images with too many."""

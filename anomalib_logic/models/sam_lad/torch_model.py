@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from anomalib.data import InferenceBatch
 from anomalib.models.components import GaussianBlur2d
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,6 +24,7 @@ from anomalib_logic.models.components.weights import PUBLISHED, published_weight
 from .bank import Bank, Template
 from .composition import Composition
 from .descriptor import ObjectDescriptor
+from .explanation import Explanation
 from .frames import bounding_boxes, crop, crop_own, paste
 from .matching import Matches, ObjectMatching
 from .measurement import mahalanobis, nearest_distance
@@ -38,6 +40,7 @@ IMAGE_SCORES = ("top", "max", "std")
 FLOOR = 0.3  # of the average usual distance, added to that of each place
 LEAST = -3.0  # deviations below the mean that an image score can speak for normality
 CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
+PICTURE = 128  # height and width of the pictures kept for explanations
 CHUNK = 4  # images compared at a time while fitting
 
 
@@ -53,6 +56,12 @@ def summarize(maps: torch.Tensor, image_score: str) -> torch.Tensor:
     if image_score == "max":
         return flat.amax(dim=1)
     return flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
+
+
+def _as_bytes(images: torch.Tensor) -> torch.Tensor:
+    """Undo ImageNet's normalisation."""
+    mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    return ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 class Comparison(NamedTuple):
@@ -194,6 +203,7 @@ class SamLadModel(nn.Module):
             descriptors=self.descriptor(crops, crop_masks, found.valid),
             histogram=self.composition.histogram(features) if self.composition else features[:, :0, 0, 0],
             found=found.found,
+            picture=_as_bytes(resize(images, (PICTURE, PICTURE))),
         )
 
     def compare(self, query: Template, exclude: torch.Tensor | None = None) -> Comparison:
@@ -322,6 +332,39 @@ class SamLadModel(nn.Module):
         anomaly_map = distances.sum(dim=1) + self.novelty * self.novelty_map(query, compared)
         anomaly_map = F.interpolate(anomaly_map.unsqueeze(1), self.image_size, mode="bilinear", align_corners=False)
         return InferenceBatch(pred_score=score, anomaly_map=self.blur(anomaly_map))
+
+    @torch.no_grad()
+    def explain(self, images: torch.Tensor) -> list[Explanation]:
+        """Say of each image which objects it has, which partners they have, and what is missing.
+
+        Args:
+            images: Normalised images, shape ``(N, 3, H, W)``.
+        """
+        query, compared = self.look_up(images)
+        scores = self.score(query, compared).pred_score
+        weights = (query.crop_masks > 0.5).float()
+        distances = (compared.objects * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp_min(1)
+        nearest = compared.references[:, 0]
+        reference = self.bank.template(nearest)
+        explanations = []
+        for i in range(len(query)):
+            own, other = query.valid[i], reference.valid[i]
+            # Slots of the reference's objects, counted without the empty ones.
+            slots = other.cumsum(dim=0) - 1
+            partners = slots[compared.matches.partner[i, 0][own]]
+            explanation = Explanation(
+                score=scores[i].item(),
+                masks=query.masks[i][own] > 0.5,
+                scores=distances[i][own] / self.usual[0],
+                partners=torch.where(compared.matches.matched[i, 0][own], partners, torch.full_like(partners, -1)),
+                surplus=compared.surplus[i][own],
+                reference_masks=reference.masks[i][other] > 0.5,
+                missing=compared.missing[i, 0][other],
+                reference=int(nearest[i]),
+                pictures=torch.stack([query.picture[i], reference.picture[i]]),
+            )
+            explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
+        return explanations
 
     def fuse(self, scores: torch.Tensor) -> torch.Tensor:
         """Sum of the image scores, in deviations from their means over held-out normals, shape ``(N,)``."""

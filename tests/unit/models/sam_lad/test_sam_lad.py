@@ -3,10 +3,12 @@
 
 """SAM-LAD as an Anomalib model: filling the bank, testing, checkpoints, on real image files."""
 
+import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder, InferenceBatch
 from anomalib.engine import Engine
+from PIL import Image
 
 from anomalib_logic import SamLad
 from anomalib_logic.models.sam_lad import segment_anything
@@ -67,16 +69,40 @@ def test_loaded_checkpoint_gives_equal_scores(trained):
     assert torch.equal(result.anomaly_map, expected.anomaly_map)
 
 
-def test_half_precision_halves_the_bank_and_hardly_changes_scores(tmp_path, folder, small):
-    scores, sizes = [], []
+def images_of(folder, kind):
+    paths = sorted((folder / kind).glob("*.png"))
+    return torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255 for path in paths])
+
+
+def test_explanation_names_the_missing_object_and_the_surplus_one(trained, folder):
+    less, _, more, _ = trained[0].explain(images_of(folder, "bad"))
+    assert (len(less.masks), len(more.masks)) == (3, 5)
+    assert less.missing.sum() == 1
+    assert (less.partners >= 0).all()
+    rows, columns = np.nonzero(less.reference_masks[less.missing][0].numpy())
+    assert (rows.mean() / 16 > 0.5, columns.mean() / 16 > 0.5) == (True, True)  # the fourth square's place
+    assert more.surplus.sum() == 1
+    assert more.scores.shape == (5,)
+
+
+def test_picture_shows_partners_in_one_colour_and_the_unmatched_in_red(trained, folder):
+    picture = np.array(trained[0].explain(images_of(folder, "bad")[2:3])[0].draw(size=128)).astype(int)
+    assert picture.shape == (128, 256, 3)
+    red = (picture[..., 0] > 200) & (picture[..., 1] < 60) & (picture[..., 2] < 60)
+    assert red[:, :128].any()
+    assert not red[:, 128:].any()
+
+
+def test_half_precision_halves_the_features_and_hardly_changes_scores(tmp_path, folder, small):
+    scores, crops = [], []
     for half in (False, True):
         torch.manual_seed(0)
         model = SamLad(**small, half_precision_bank=half)
         engine(tmp_path).fit(model, datamodule=datamodule(folder))
         images = torch.rand(4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
         scores.append(model.eval().model(images).pred_score)
-        sizes.append(model.model.bank.bytes_per_image)
-    assert sizes[1] < 0.55 * sizes[0]
+        crops.append(model.model.bank.crops)
+    assert crops[0].nbytes == 2 * crops[1].nbytes
     torch.testing.assert_close(*scores, rtol=0.02, atol=0.05)
 
 
