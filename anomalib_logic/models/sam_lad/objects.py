@@ -185,7 +185,8 @@ class ClusterSegments(nn.Module):
             least, largest, cost = calibrate_areas(self._regions(features)[1])
             if self.cluster_choice == "silhouette":
                 cost = -silhouette_score(sample[:2000], means.predict(sample[:2000]))
-            if best is None or cost < best[0]:
+            # Of equally good ones the finest: with few clusters, compartments pass for the objects in them.
+            if best is None or cost <= best[0] + 1e-6:
                 best = (cost, number, self.centroids.clone(), self.foreground.clone(), least, largest)
         _, number, centroids, foreground, least, largest = best
         self.centroids.copy_(centroids)
