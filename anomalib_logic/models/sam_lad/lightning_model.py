@@ -24,7 +24,7 @@ from anomalib_logic.models.components.training import normal_batches
 
 from .bank import Template
 from .explanation import Explanation
-from .torch_model import SamLadModel
+from .torch_model import EMPTY_UPSAMPLERS, SamLadModel
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +175,8 @@ class SamLad(MemoryBankMixin, AnomalibModule):
             image_score=image_score,
             sigma=sigma,
         )
+        if self.model.upsampler is not None:  # the checkpoint brings its weights
+            self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.upsampler.norm is not None]
         self._said: set[str] = set()
 
     @staticmethod
@@ -196,7 +198,7 @@ class SamLad(MemoryBankMixin, AnomalibModule):
             *args: As in Anomalib's method.
             **kwargs: As in Anomalib's method; constructor arguments override the checkpoint's.
         """
-        kwargs = {"pre_trained": False, "backbone_weights": None, **kwargs}
+        kwargs = {"pre_trained": False, "backbone_weights": None, "sam_checkpoint": None, **kwargs}
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @property

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from anomalib_logic.models.components.arguments import check_choice
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.patch_features import PatchFeatures
-from anomalib_logic.models.components.upsampling import check_factor, load_jbu_upsampler, resize
+from anomalib_logic.models.components.upsampling import JbuUpsampler, check_factor, load_jbu_upsampler, resize
 from anomalib_logic.models.components.weights import PUBLISHED, published_weights
 
 from .bank import Bank, Template
@@ -34,6 +34,7 @@ from .segment_anything import SegmentAnything
 logger = logging.getLogger(__name__)
 
 OBJECTS = ("sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "cluster")
+EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
 ALIGNMENTS = ("combined", "nearest", "box", "none")
 SELECTIONS = ("nearest", "random")
 IMAGE_SCORES = ("top", "max", "std")
@@ -166,12 +167,18 @@ class SamLadModel(nn.Module):
         self.register_buffer("score_std", torch.ones(5))
         self.register_buffer("novelty", torch.tensor(1.0))
 
-    def _build_upsampler(self, weights, factor):
+    def _build_upsampler(self, weights: str | Path | None, factor: int) -> JbuUpsampler | None:
         if weights is None:
             logger.info("no upsampler_weights: features are up-sampled bilinearly")
             return None
+        if len(self.backbone.channels) > 1:
+            msg = f"upsampler_weights={weights} needs a backbone of one scale, a vision transformer; this is a pyramid"
+            raise ValueError(msg)
+        channels = self.backbone.channels[0]
+        if weights in EMPTY_UPSAMPLERS:
+            return JbuUpsampler(channels, factor, norm=weights == EMPTY_UPSAMPLERS[1])
         path = published_weights(str(weights)) if str(weights) in PUBLISHED else weights
-        return load_jbu_upsampler(path, self.backbone.channels[0], factor)
+        return load_jbu_upsampler(path, channels, factor)
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute up-sampled features of normalised images, one map a scale, shapes ``(N, C_i, h, w)``."""
@@ -238,9 +245,9 @@ class SamLadModel(nn.Module):
     ) -> torch.Tensor:
         """Distances of objects to their partners, or to the closest object where there is none, in their frames."""
         crops = self.bank.objects("crops", references, matches.partner).transpose(1, 2).flatten(4)
-        matched = matches.matched.transpose(1, 2)
-        present = valid.gather(2, matches.partner).transpose(1, 2)
-        weights = torch.where(matched.any(dim=-1, keepdim=True), matched, present).float()
+        matched = matches.matched.transpose(1, 2).float()
+        present = valid.float().gather(2, matches.partner).transpose(1, 2)
+        weights = torch.where(matched.amax(dim=-1, keepdim=True) > 0, matched, present)
         return self._measure(query.crops.flatten(3), crops, weights).view(*query.crop_masks.shape)
 
     def _measure_scene(self, query: Template, references: torch.Tensor, matches: Matches) -> torch.Tensor:

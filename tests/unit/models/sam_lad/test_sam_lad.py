@@ -11,6 +11,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_logic import SamLad
+from anomalib_logic.models.components.upsampling import JbuUpsampler
 from anomalib_logic.models.sam_lad import segment_anything
 
 
@@ -141,6 +142,20 @@ def test_real_segment_anything_network_goes_through_training_and_checkpoint(tmp_
     assert torch.equal(model.eval()(images).pred_score, loaded.eval()(images).pred_score)
 
 
+def test_loaded_checkpoint_needs_no_upsampler_file(tmp_path, folder, small):
+    state = {f"upsampler.{name}": value for name, value in JbuUpsampler(192).state_dict().items()}
+    norm = {"model.1.norm.weight": torch.rand(192), "model.1.norm.bias": torch.rand(192)}
+    torch.save({"state_dict": state | norm}, tmp_path / "featup.ckpt")
+    arguments = {"backbone": "vit_tiny_patch16_224", "upsample": 2, "upsampler_weights": str(tmp_path / "featup.ckpt")}
+    model = SamLad(**{**small, **arguments})
+    run = engine(tmp_path)
+    run.fit(model, datamodule=datamodule(folder))
+    (tmp_path / "featup.ckpt").unlink()
+    loaded = SamLad.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
+    images = torch.rand(1, 3, 64, 96)
+    assert torch.equal(model.eval()(images).pred_score, loaded.eval()(images).pred_score)
+
+
 def test_empty_bank_is_an_error_that_says_what_to_do(small):
     with pytest.raises(RuntimeError, match="the bank is empty: train the model"):
         SamLad(**small).eval()(torch.rand(1, 3, 64, 96))
@@ -172,6 +187,7 @@ def test_image_without_objects_is_compared_as_a_whole_and_said_once(trained, cap
     ("arguments", "message"),
     [
         ({"image_size": 100}, r"image_size must be multiples of 16 pixels.*got \(100, 100\)"),
+        ({"upsampler_weights": "jbu"}, "upsampler_weights=jbu needs a backbone of one scale"),
         ({"objects": "sam"}, r"objects must be one of \('sam_vit_h'.*got 'sam'"),
         ({"align": "abc"}, r"align must be one of \('combined', 'nearest', 'box', 'none'\), got 'abc'"),
         ({"upsample": 3}, r"upsample must be one of .*got 3"),
