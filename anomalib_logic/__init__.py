@@ -17,7 +17,7 @@ from .registration import register
 if TYPE_CHECKING:
     from .data import DigitAnatomy, MVTecLoco
     from .metrics import AnomalyMapWriter, AUsPRO, LocoAUROC, LocoEvaluator
-    from .models import Glcf
+    from .models import Glcf, SamLad
 
 __all__ = [
     "AUsPRO",
@@ -27,6 +27,7 @@ __all__ = [
     "LocoAUROC",
     "LocoEvaluator",
     "MVTecLoco",
+    "SamLad",
     "__version__",
 ]
 
@@ -38,6 +39,7 @@ _HOMES = {
     "LocoAUROC": ".metrics",
     "LocoEvaluator": ".metrics",
     "MVTecLoco": ".data",
+    "SamLad": ".models",
 }
 
 

@@ -4,5 +4,6 @@
 """Logical anomaly detection models."""
 
 from .glcf import Glcf
+from .sam_lad import SamLad
 
-__all__ = ["Glcf"]
+__all__ = ["Glcf", "SamLad"]

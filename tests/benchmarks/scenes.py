@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Image AUROC of GLCF, PaDiM and PatchCore on data sets in MVTec LOCO's layout, from one run.
+"""Image AUROC of GLCF, SAM-LAD, PaDiM and PatchCore on data sets in MVTec LOCO's layout, from one run.
 
     python tests/benchmarks/scenes.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
 
@@ -26,11 +26,11 @@ from anomalib.models.components import AnomalibModule
 from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
 from lightning import seed_everything
 from PIL import Image
-from torchmetrics.functional.classification import binary_auroc
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
-from anomalib_logic import Glcf, MVTecLoco
+from anomalib_logic import Glcf, MVTecLoco, SamLad
 from anomalib_logic.data import anomaly_kinds
+from anomalib_logic.metrics.functional import auroc
 from anomalib_logic.models.components.pyramid import load_weights
 from anomalib_logic.models.glcf.anomaly_map import ImageScore, summarize
 
@@ -46,12 +46,20 @@ GLCF = {
     "optimizer": "muon",
     "learning_rate": 3e-3,
 }
+SAM_LAD = {"backbone": "mobilenetv2_100", "objects": "cluster", "upsample": 4, "k": 10}
+PARTS = ("objects", "scene", "place", "count", "composition")  # columns of SAM-LAD's image scores
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
 
 def glcf(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
     """GLCF with the benchmark's settings."""
     return Glcf(**{**GLCF, "backbone_weights": str(weights), "image_size": image_size, **QUIET, **options})
+
+
+def samlad(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
+    """SAM-LAD with the benchmark's settings."""
+    arguments = {"backbone_weights": str(weights), "pre_trained": False, "image_size": image_size}
+    return SamLad(**{**SAM_LAD, **arguments, **QUIET, **options})
 
 
 def padim(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
@@ -90,7 +98,26 @@ MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
     "glcf": glcf,
     "padim": padim,
     "patchcore": patchcore,
+    "samlad": samlad,
 }
+
+
+@torch.no_grad()
+def sam_lad_results(model: SamLad, data: MVTecLoco) -> dict[str, dict[str, float]]:
+    """AUROC of SAM-LAD with and without composition, and of each part of its score, from one pass."""
+    batches, parts = [], []
+    model.eval()
+    for batch in data.test_dataloader():
+        query, compared = model.model.look_up(model.pre_processor(batch.image))
+        parts.append(model.model.scores(model.model.distance_maps(query, compared), compared))
+        batches.append(batch)
+    deviations = [(part - model.model.score_mean) / model.model.score_std for part in parts]
+    figures = {"samlad": image_aurocs(batches, [model.model.fuse(part) for part in parts])}
+    without = [deviation[:, :4].clamp_min(-3).sum(dim=1) for deviation in deviations]
+    figures["samlad, no composition"] = image_aurocs(batches, without)
+    for i, name in enumerate(PARTS):
+        figures[f"samlad, {name} only"] = image_aurocs(batches, [part[:, i] for part in parts])
+    return figures
 
 
 def image_aurocs(batches: list[Batch], scores: list[torch.Tensor]) -> dict[str, float]:
@@ -101,17 +128,14 @@ def image_aurocs(batches: list[Batch], scores: list[torch.Tensor]) -> dict[str, 
     figures = {}
     for kind in ("logical_anomalies", "structural_anomalies"):
         bad = scores[[k == kind for k in kinds]]
-        labels = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))]).long()
-        # Ranks, because the metric squashes values outside [0, 1] by a sigmoid, which makes ties of large scores.
-        ranks = torch.cat([good, bad]).double().unique(return_inverse=True)[1].double()
-        figures[kind.removesuffix("_anomalies")] = binary_auroc(ranks / ranks.max(), labels).item()
+        figures[kind.removesuffix("_anomalies")] = auroc(good, bad).item() if len(bad) else float("nan")
     return figures
 
 
 def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train and test one model on one category; GLCF's image scores and statistics are results of one training."""
+    """Train and test one model on one category; several scores of one model are results of one training."""
     seed_everything(args.seed, verbose=False)
-    options = json.loads(args.options) if name == "glcf" else {}
+    options = json.loads(args.options) if name in ("glcf", "samlad") else {}
     data = MVTecLoco(
         args.root,
         category,
@@ -130,7 +154,9 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
         engine.fit(model, datamodule=data)
         seconds = time.perf_counter() - start
         results = {}
-        if name != "glcf":
+        if name == "samlad":
+            results = sam_lad_results(model, data)
+        elif name != "glcf":
             batches = engine.predict(model, datamodule=data)
             results[name] = image_aurocs(batches, [batch.pred_score for batch in batches])
         else:
@@ -188,7 +214,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="data set, one folder a category")
     parser.add_argument("--weights", type=Path, required=True, help="weights of timm's mobilenetv2_100")
     parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
-    parser.add_argument("--models", nargs="+", default=["glcf", "padim", "patchcore"], choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=["glcf", "padim", "patchcore", "samlad"], choices=MODELS)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=100, help="of GLCF")
     parser.add_argument("--batch", type=int, default=8)
@@ -196,7 +222,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--options", default="{}", help="JSON: more arguments of Glcf")
+    parser.add_argument("--options", default="{}", help="JSON: more arguments of Glcf or SamLad")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of some of GLCF's maps of each category")
     parser.add_argument("--output", type=Path, help="JSON lines file that results are added to")
     args = parser.parse_args()

@@ -3,6 +3,7 @@
 
 """Checks of constructor arguments."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 
@@ -21,3 +22,16 @@ def check_choice(name: str, value: str, choices: Any) -> str:
         msg = f"{name} must be one of {get_args(choices)}, got '{value}'"
         raise ValueError(msg)
     return value
+
+
+def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """Return two numbers, or one number twice.
+
+    Raises:
+        ValueError: If there are more or fewer; the message names the argument.
+    """
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2:
+        msg = f"{name} must be one number or two (height and width), got {value}"
+        raise ValueError(msg)
+    return values

@@ -11,9 +11,10 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.layers import Format, nhwc_to
 from torch import nn
+
+from .weights import read_state_dict, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +120,11 @@ def _create_network(
     except Exception as error:
         if not pre_trained or isinstance(error, TypeError):  # a TypeError is a wrong argument, not a failed download
             raise
-        raise RuntimeError(_download_message(backbone, config, error)) from error
+        raise RuntimeError(download_message(backbone, config, error)) from error
 
 
-def _download_message(backbone: str, config: Any, error: Exception) -> str:
+def download_message(backbone: str, config: Any, error: Exception) -> str:
+    """Say where weights were looked for and what to do without."""
     hub = getattr(config, "hf_hub_id", None)
     address = f"https://huggingface.co/{hub}" if hub else getattr(config, "url", None) or "timm's model hub"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -149,8 +151,12 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is of another kind, cannot be read, lacks entries or holds other shapes.
     """
-    path = Path(path)
-    source = {_canonical(name): value for name, value in _read_state_dict(path).items()}
+    fit_weights(network, read_state_dict(path, "backbone_weights"), path)
+
+
+def fit_weights(network: nn.Module, source: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Load a state dict into a network as :func:`load_weights` does; ``path`` is for messages."""
+    source = {_canonical(name): value for name, value in source.items()}
     wanted = network.state_dict()
     state, missing, wrong = {}, [], []
     for name, value in wanted.items():
@@ -163,8 +169,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         else:
             state[name] = found.to(value.dtype)
     if missing or wrong:
-        problems = ([f"missing: {_shorten(missing)}"] if missing else []) + (
-            [f"other shapes: {_shorten(wrong)}"] if wrong else []
+        problems = ([f"missing: {shorten(missing)}"] if missing else []) + (
+            [f"other shapes: {shorten(wrong)}"] if wrong else []
         )
         msg = (
             f"backbone_weights file {path} does not fit the backbone ({'; '.join(problems)}): "
@@ -175,31 +181,6 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     logger.info("Loaded %d tensors of the backbone from %s", len(state), path)
 
 
-def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        msg = f"backbone_weights file {path} does not exist"
-        raise FileNotFoundError(msg)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        kind = "safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"
-        msg = f"backbone_weights file {path} cannot be read as {kind}: {str(error).splitlines()[0]}"
-        raise ValueError(msg) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        msg = f"backbone_weights file {path} holds no state dict (names and tensors)"
-        raise ValueError(msg)
-    return content
-
-
 def _canonical(name: str) -> str:
     """Name of an entry in the classifier: timm flattens ``layers.0.`` to ``layers_0.`` in pyramids."""
     return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name.removeprefix("module."))
-
-
-def _shorten(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

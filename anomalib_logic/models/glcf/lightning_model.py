@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_logic.metrics.evaluator import LocoEvaluator
-from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.arguments import as_pair, check_choice
 from anomalib_logic.models.components.evaluation import default_evaluator, resolve_evaluator
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
@@ -140,7 +140,7 @@ class Glcf(AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        size = _pair(image_size)
+        size = as_pair("image_size", image_size)
         super().__init__(
             pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
@@ -354,11 +354,3 @@ class Glcf(AnomalibModule):
         self.model.train(training)
         if not channels:
             self._measured_step = self.trainer.global_step
-
-
-def _pair(image_size: int | Sequence[int]) -> tuple[int, int]:
-    sizes = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sizes) != 2:
-        msg = f"image_size must be one number or two (height and width), got {image_size}"
-        raise ValueError(msg)
-    return sizes

@@ -1,0 +1,154 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files of weights: reading them, and finding published ones."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+import torch
+from anomalib.utils.path import get_pretrained_weights_dir
+from safetensors.torch import load_file
+
+logger = logging.getLogger(__name__)
+
+
+class PublishedFile(NamedTuple):
+    """A file of weights that its authors published.
+
+    Attributes:
+        url: Its address.
+        sha256: Its digest; ``None`` where it is not known: then it is only printed.
+        size: Its size in bytes, where that is known.
+    """
+
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+
+
+_SAM = "https://dl.fbaipublicfiles.com/segment_anything"
+_FEATUP = "https://marhamilresearch4.blob.core.windows.net/feature-upsampling-public/pretrained"
+PUBLISHED = {
+    "sam_vit_h": PublishedFile(
+        f"{_SAM}/sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        2_564_550_879,
+    ),
+    "sam_vit_l": PublishedFile(
+        f"{_SAM}/sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    "sam_vit_b": PublishedFile(
+        f"{_SAM}/sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        375_042_383,
+    ),
+    "mobile_sam": PublishedFile(
+        "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        40_728_226,
+    ),
+    "featup_dinov2": PublishedFile(
+        f"{_FEATUP}/dinov2_jbu_stack_cocostuff.ckpt",
+        "438dad4dedb3c3ba4b7fa13d1c8eb465dafd323dadc039afd04b15178ea7b38c",
+    ),
+    "featup_dinov2_no_norm": PublishedFile(f"{_FEATUP}/no_norm/dinov2_jbu_stack_cocostuff.ckpt"),
+}
+
+
+def published_weights(name: str) -> Path:
+    """Find published weights in Anomalib's cache of weights, or download them into it, and check them.
+
+    Args:
+        name: One of ``PUBLISHED``.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        RuntimeError: If the download fails, or size or digest are others than the published ones.
+    """
+    file = PUBLISHED[name]
+    path = get_pretrained_weights_dir() / name / file.url.rsplit("/", 1)[-1]
+    if not path.is_file():
+        _download(name, file, path)
+    _check(name, file, path)
+    return path
+
+
+def _download(name: str, file: PublishedFile, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    logger.info("downloading %s to %s", file.url, path)
+    try:
+        with urlopen(file.url, timeout=60) as source, part.open("wb") as target:
+            while block := source.read(1 << 20):
+                target.write(block)
+        part.replace(path)
+    except OSError as error:
+        msg = (
+            f"could not download the weights '{name}' from {file.url} ({error}): download the file on another "
+            f"machine and put it at {path}, or pass its path as an argument"
+        )
+        raise RuntimeError(msg) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check(name: str, file: PublishedFile, path: Path) -> None:
+    size = path.stat().st_size
+    hasher = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(1 << 20):
+            hasher.update(block)
+    digest = hasher.hexdigest()
+    if file.sha256 is None:
+        logger.warning("no digest is published for '%s'; this file's SHA-256 is %s", name, digest)
+    if file.sha256 not in (None, digest) or file.size not in (None, size):
+        msg = (
+            f"{path} is not the published file '{name}': it has {size} bytes and SHA-256 {digest}, expected "
+            f"{file.sha256 or 'any'}; delete it to download it anew"
+        )
+        raise RuntimeError(msg)
+
+
+def read_state_dict(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
+    """Read a file of weights without running code from it.
+
+    Args:
+        path: ``.safetensors`` file, or PyTorch file with a state dict, bare or under ``state_dict`` or ``model``.
+        argument: Name of the constructor argument that the path was given as, for error messages.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"{argument} file {path} does not exist"
+        raise FileNotFoundError(msg)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        kind = "safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"
+        msg = f"{argument} file {path} cannot be read as {kind}: {str(error).splitlines()[0]}"
+        raise ValueError(msg) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        msg = f"{argument} file {path} holds no state dict (names and tensors)"
+        raise ValueError(msg)
+    return content
+
+
+def shorten(names: list[str], most: int = 8) -> str:
+    """Join names for a message, not more than ``most`` of them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,149 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The template features bank: everything about the normal images, computed once (paper section 3.2 and 3.3)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from anomalib.models.components import DynamicBufferMixin, KCenterGreedy
+
+FAR = 1e30  # squared distance to an image that must not be found
+
+
+HALVED = ("key", "scene", "masks", "crops", "crop_masks", "descriptors")
+
+
+class Template(NamedTuple):
+    """What is kept of an image, normal or query.
+
+    Attributes:
+        key: Flattened coarse features for the search, shape ``(N, D)``.
+        scene: Features of the whole image, shape ``(N, C, s, s)``.
+        masks: Objects' masks, shape ``(N, K, s, s)``.
+        boxes: Objects' boxes ``(top, left, bottom, right)`` in [0, 1], shape ``(N, K, 4)``.
+        valid: Which slots hold an object, shape ``(N, K)``.
+        crops: Features in the objects' own frames, shape ``(N, K, C, g, g)``.
+        crop_masks: Masks in the same frames, shape ``(N, K, g, g)``.
+        descriptors: Objects' descriptors, shape ``(N, K, C)``.
+        histogram: Composition of the image, shape ``(N, M)``.
+        found: Number of objects found, which can be more than K, shape ``(N,)``.
+        picture: The image as bytes, small and square, for explanations, shape ``(N, 3, p, p)``.
+    """
+
+    key: torch.Tensor
+    scene: torch.Tensor
+    masks: torch.Tensor
+    boxes: torch.Tensor
+    valid: torch.Tensor
+    crops: torch.Tensor
+    crop_masks: torch.Tensor
+    descriptors: torch.Tensor
+    histogram: torch.Tensor
+    found: torch.Tensor
+    picture: torch.Tensor
+
+    def __len__(self) -> int:
+        """Number of images, not of fields."""
+        return self.key.shape[0]
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Template":
+        """Apply a function to every field."""
+        return Template(*(function(field) for field in self))
+
+
+class Bank(DynamicBufferMixin):
+    """Templates of normal images, as buffers that travel in checkpoints and exported graphs.
+
+    The buffers are the fields of :class:`Template`, under the same names.
+
+    Args:
+        half: Keep features and masks in half precision.
+    """
+
+    def __init__(self, half: bool = True) -> None:
+        super().__init__()
+        self.half_precision = half
+        for name in Template._fields:
+            self.register_buffer(name, torch.empty(0, dtype=self._dtype(name)))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.key.shape[0]
+
+    @property
+    def bytes_per_image(self) -> float:
+        """Bytes that one image takes."""
+        return sum(getattr(self, name).nbytes for name in Template._fields) / max(1, len(self))
+
+    def get(self, name: str, index: torch.Tensor | slice) -> torch.Tensor:
+        """One field of images in single precision; ``index`` of shape ``(...)`` gives shape ``(..., *)``."""
+        field = getattr(self, name)[index]
+        return field.float() if field.is_floating_point() else field
+
+    def objects(self, name: str, images: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """One field of single objects, by image and slot.
+
+        Args:
+            name: ``"crops"``, ``"crop_masks"`` or ``"masks"``.
+            images: Indices of images, shape ``(N, R)``.
+            slots: Slots of objects in them, shape ``(N, R, K)``.
+
+        Returns:
+            Shape ``(N, R, K, *)``, in single precision.
+        """
+        field = getattr(self, name)
+        return field.flatten(0, 1)[images.unsqueeze(-1) * field.shape[1] + slots].float()
+
+    def template(self, index: torch.Tensor | slice) -> Template:
+        """Templates of images, in single precision."""
+        return Template(*(self.get(name, index) for name in Template._fields))
+
+    @torch.no_grad()
+    def fill(self, templates: list[Template], coreset: float = 1.0) -> None:
+        """Replace the content.
+
+        Args:
+            templates: Batches of normal images.
+            coreset: Share of the images to keep, chosen by greedy k-center on the keys.
+
+        Raises:
+            ValueError: If there is no image.
+        """
+        if not sum(len(batch) for batch in templates):
+            msg = "the bank is empty: there was no normal training image; give the data module some"
+            raise ValueError(msg)
+        fields = [torch.cat(field) for field in zip(*templates, strict=True)]
+        if coreset < 1.0 and len(fields[0]) > 1:
+            share = max(coreset, 1 / len(fields[0]))
+            chosen = KCenterGreedy(fields[0].float(), share).select_coreset_idxs()
+            fields = [field[sorted(chosen)] for field in fields]
+        for name, field in zip(Template._fields, fields, strict=True):
+            setattr(self, name, field.to(self._dtype(name)).contiguous())
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if name == "valid":
+            return torch.bool
+        if name == "found":
+            return torch.long
+        if name == "picture":
+            return torch.uint8
+        return torch.half if self.half_precision and name in HALVED else torch.float
+
+    def search(self, key: torch.Tensor, number: int, exclude: torch.Tensor | None = None) -> torch.Tensor:
+        """Nearest normal images by Euclidean distance of the flattened features (equation 2).
+
+        Args:
+            key: Keys of the queries, shape ``(N, D)``.
+            number: How many; not more than there are.
+            exclude: Index of an image that must not be found, shape ``(N,)``: the query itself.
+
+        Returns:
+            Indices, the nearest first, shape ``(N, number)``.
+        """
+        keys = self.key.float()
+        distances = keys.square().sum(dim=1) - 2 * key @ keys.T
+        if exclude is not None:
+            distances = distances.scatter(1, exclude.unsqueeze(1), FAR)
+        return distances.topk(number, dim=1, largest=False).indices

@@ -1,0 +1,289 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""SAM-LAD as an Anomalib model."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule, MemoryBankMixin
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from anomalib_logic.metrics.evaluator import LocoEvaluator
+from anomalib_logic.models.components.arguments import as_pair
+from anomalib_logic.models.components.evaluation import default_evaluator, resolve_evaluator
+from anomalib_logic.models.components.training import normal_batches
+
+from .bank import Template
+from .descriptor import Descriptor
+from .explanation import Explanation
+from .torch_model import EMPTY_UPSAMPLERS, Alignment, ImageScore, ObjectKind, SamLadModel, Selection
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 60  # images whose features are clustered, at most
+SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
+
+
+class SamLad(MemoryBankMixin, AnomalibModule):
+    """SAM-LAD: segment anything meets logical anomaly detection.
+
+    Peng et al., "SAM-LAD: Segment Anything Model Meets Zero-Shot Logic Anomaly Detection", 2024,
+    https://arxiv.org/abs/2406.00625. Nothing is trained: the normal images fill a bank. A query's objects are matched
+    with those of its nearest normals, and each object is compared with its partners; objects without partner, on
+    either side, are logical anomalies.
+
+    Args:
+        backbone: timm vision transformer, or model with feature maps at strides 4 and 8.
+        pre_trained: Download and use timm's published weights of the backbone.
+        backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download.
+        objects: ``"sam_vit_h"``, ``"sam_vit_l"``, ``"sam_vit_b"`` or ``"mobile_sam"`` (Segment Anything; the last is
+            smaller), or ``"cluster"``: segments of clustered features, which need no further network (ours).
+        sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download.
+        upsample: Factor by which features are up-sampled from the grid of patches (stride 16 for a pyramid): 1, 2, 4,
+            8, 16 or 32.
+        upsampler_weights: Checkpoint of FeatUp's up-sampler for this backbone, or the name of a published one,
+            ``"featup_dinov2"`` or ``"featup_dinov2_no_norm"``; bilinear up-sampling by default.
+        k: Number of nearest normals that a query is compared with.
+        image_size: Height and width, or one number for both, in pixels: multiples of the backbone's patch size or of
+            16. A ``pre_processor`` that resizes to a fixed size has precedence.
+        backbone_args: More keyword arguments for ``timm.create_model``.
+        max_objects: Most objects of an image; of more, the best are kept.
+        area_range: Least and largest object as shares of the image; calibrated on the normals by default (ours).
+        clusters: Number of clusters for ``objects="cluster"``; chosen on the normals by default.
+        sam_size: Side of Segment Anything's input in pixels, a multiple of 16.
+        sam_points: Prompt points along one side of the image.
+        selection: Compare with the ``"nearest"`` k normals, or with one at ``"random"`` of them (equation 2).
+        coreset: Share of the normals that the bank keeps, chosen by greedy k-center.
+        half_precision_bank: Keep the bank's features in half precision.
+        descriptor: ``"gap"``, ``"gmp"``, ``"dcga"`` or ``"dcga_literal"``, see :class:`.descriptor.ObjectDescriptor`.
+        geometry: Weight of objects' place and size when matching (ours); 0 for the paper's reading.
+        align: What a position of an object is compared with: the same position of the image (``"none"``, the paper),
+            the same position in the partners' own frames (``"box"``, ours), or the nearest feature anywhere in the
+            partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature anywhere in the
+            references, and the same position of the references.
+        eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
+        scene_size: Height and width of the grid on which whole images are compared.
+        object_size: Height and width of the grid on which objects are compared.
+        score_missing: Count objects of the references that the query lacks (ours).
+        lite: Measure unmatched objects only (equation 16).
+        composition: Add a score of how much there is of what, see :class:`.composition.Composition` (ours).
+        image_score: Mean of the ``"top"`` 0.5% of the map, its ``"max"`` or its standard deviation ``"std"``.
+        sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
+        seed: Seed of the clusterings.
+        pre_processor: Pre-processor instance, ``True`` for the default (resize, ImageNet normalisation) or ``False``.
+        post_processor: Post-processor instance, ``True`` for the default or ``False``.
+        evaluator: Evaluator instance, ``True`` for the default (with the figures of MVTec LOCO AD on data in its
+            layout) or ``False``.
+        visualizer: Visualiser instance, ``True`` for the default or ``False``.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names it, its value and the remedy.
+        RuntimeError: If published weights cannot be downloaded or are not the published ones.
+        FileNotFoundError: If a file of weights does not exist.
+
+    Example:
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_logic import DigitAnatomy, SamLad
+        >>> Engine().train(SamLad(objects="cluster"), datamodule=DigitAnatomy())  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        backbone: str = "vit_small_patch14_dinov2",
+        pre_trained: bool = True,
+        backbone_weights: str | None = None,
+        objects: ObjectKind = "sam_vit_h",
+        sam_checkpoint: str | None = None,
+        upsample: int = 8,
+        upsampler_weights: str | None = None,
+        k: int = 2,
+        image_size: int | Sequence[int] = 224,
+        backbone_args: dict[str, Any] | None = None,
+        max_objects: int = 20,
+        area_range: Sequence[float] | None = None,
+        clusters: int | None = None,
+        sam_size: int = 1024,
+        sam_points: int = 32,
+        selection: Selection = "nearest",
+        coreset: float = 1.0,
+        half_precision_bank: bool = True,
+        descriptor: Descriptor = "gap",
+        geometry: float = 0.3,
+        align: Alignment = "combined",
+        eps: float = 0.01,
+        scene_size: int = 48,
+        object_size: int = 16,
+        score_missing: bool = True,
+        lite: bool = False,
+        composition: bool = True,
+        image_score: ImageScore = "max",
+        sigma: float = 4.0,
+        seed: int = 0,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        size = as_pair("image_size", image_size)
+        super().__init__(
+            pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
+            post_processor=post_processor,
+            evaluator=resolve_evaluator(evaluator),
+            visualizer=visualizer,
+        )
+        size = tuple(self.input_size or size)
+        # Plain values, and the size that is in use: what load_from_checkpoint builds the model from.
+        self.hparams["image_size"] = list(size)
+        for name, file in (("backbone_weights", backbone_weights), ("sam_checkpoint", sam_checkpoint)):
+            self.hparams[name] = None if file is None else str(file)
+        self.seed = seed
+        self.model = SamLadModel(
+            image_size=size,
+            backbone=backbone,
+            pre_trained=pre_trained,
+            backbone_weights=backbone_weights,
+            backbone_args=backbone_args,
+            objects=objects,
+            sam_checkpoint=sam_checkpoint,
+            sam_size=sam_size,
+            sam_points=sam_points,
+            clusters=clusters,
+            max_objects=max_objects,
+            area_range=area_range,
+            upsample=upsample,
+            upsampler_weights=upsampler_weights,
+            k=k,
+            selection=selection,
+            coreset=coreset,
+            half_precision_bank=half_precision_bank,
+            descriptor=descriptor,
+            geometry=geometry,
+            align=align,
+            eps=eps,
+            scene_size=scene_size,
+            object_size=object_size,
+            score_missing=score_missing,
+            lite=lite,
+            composition=composition,
+            image_score=image_score,
+            sigma=sigma,
+        )
+        if self.model.upsampler is not None:  # the checkpoint brings its weights
+            self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.upsampler.norm is not None]
+        self._said: set[str] = set()
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Resize to the model's size (224 x 224 by default) and normalise with ImageNet's statistics.
+
+        Args:
+            image_size: Height and width in pixels.
+        """
+        resize = Resize(image_size or (224, 224), antialias=True)
+        return PreProcessor(Compose([resize, Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]))
+
+    @staticmethod
+    def configure_evaluator() -> LocoEvaluator:
+        """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
+        return default_evaluator()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "SamLad":
+        """Load a model with its bank; all networks come from the checkpoint, so no download or weights file is needed.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            *args: As in Anomalib's method.
+            **kwargs: As in Anomalib's method; constructor arguments override the checkpoint's.
+        """
+        kwargs = {"pre_trained": False, "backbone_weights": None, "sam_checkpoint": None, **kwargs}
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+    @property
+    def learning_type(self) -> LearningType:
+        """One-class: training images are normal."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """One pass without any optimisation; the bank is that of one process."""
+        return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
+
+    @staticmethod
+    def configure_optimizers() -> None:
+        """Nothing is trained."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        """Collect the statistics of the features of a batch of normal images."""
+        del batch_idx
+        with torch.no_grad():
+            features = self.model.features(batch.image)
+            self.model.standardization.update(features)
+        return torch.zeros((), device=self.device, requires_grad=True)
+
+    def fit(self) -> None:
+        """Cluster features of a sample of the normals, and fill the bank with all of them."""
+        self.model.eval()
+        with torch.no_grad():
+            self.model.standardization.finalize()
+            self.model.fit_objects(*self._take_sample(), self.seed)
+            self.model.fit([self.model.represent(batch.image) for batch in normal_batches(self)])
+        bank = self.model.bank
+        logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
+
+    def _take_sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and standardised features of the first normals, as many as ``SAMPLE`` and ``SAMPLE_BYTES`` allow."""
+        images, features = [], []
+        for batch in normal_batches(self):
+            images.append(batch.image)
+            features.append(self.model.standardize(self.model.features(batch.image)))
+            if sum(map(len, images)) >= SAMPLE or sum(f.nbytes for f in features) >= SAMPLE_BYTES:
+                break
+        if not images:
+            msg = "the bank is empty: there was no normal training image; give the data module some"
+            raise ValueError(msg)
+        return torch.cat(images), torch.cat(features)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        """Add anomaly maps and scores to a batch."""
+        del batch_idx
+        query, compared = self.model.look_up(batch.image)
+        self.say_what_was_found(query)
+        return batch.update(**self.model.score(query, compared)._asdict())
+
+    def explain(self, images: torch.Tensor) -> list[Explanation]:
+        """Say which objects images have, which partners they were matched with, and what is missing.
+
+        Args:
+            images: Images with values in [0, 1] and any size, shape ``(N, 3, H, W)``.
+
+        Returns:
+            One explanation an image; its ``draw`` makes a picture.
+        """
+        if self.pre_processor is not None:
+            images = self.pre_processor(images)
+        return self.eval().model.explain(images.to(self.device))
+
+    def say_what_was_found(self, query: Template) -> None:
+        """Warn, once, of images without any object and of images with too many."""
+        slots = query.valid.shape[1]
+        if not query.valid.any(dim=1).all():
+            self._say_once("no object was found in an image: such images are compared as a whole")
+        if (query.found > slots).any():
+            self._say_once(f"more objects were found than max_objects={slots}: the best are kept")
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning(message)

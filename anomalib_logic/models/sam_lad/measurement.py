@@ -1,0 +1,67 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomaly measurement: how far features lie from the Gaussian of k references (paper section 3.6)."""
+
+import torch
+
+
+def mahalanobis(features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor, eps: float) -> torch.Tensor:
+    """Mahalanobis distance to the Gaussian of a few references at each position (equations 11 and 12).
+
+    The covariance has rank k - 1 plus ``eps`` times the identity, so by Woodbury's identity the distance needs inner
+    products of the k centred references only, and never a C x C matrix.
+
+    Args:
+        features: Shape ``(..., C, P)``, P positions.
+        references: k references, shape ``(..., k, C, P)``.
+        weights: 1 for a reference that counts and 0 for one that does not, shape ``(..., k)``; not all 0.
+        eps: Regularisation of the covariance.
+
+    Returns:
+        Distances, shape ``(..., P)``.
+    """
+    weights = weights[..., None, None]
+    total = weights.sum(dim=-3, keepdim=True).clamp_min(1)
+    mean = (references * weights).sum(dim=-3, keepdim=True) / total
+    centred = (references - mean) * weights
+    residual = features.unsqueeze(-3) - mean
+    noise = eps * (total - 1).clamp_min(1).squeeze(-3).squeeze(-2)  # of shape (..., 1), like a position
+    gram = [[(a * b).sum(dim=-2) for b in centred.unbind(-3)] for a in centred.unbind(-3)]
+    projections = [(a * residual.squeeze(-3)).sum(dim=-2) for a in centred.unbind(-3)]
+    explained = _quadratic_form(gram, projections, noise)
+    squared = (residual.squeeze(-3).square().sum(dim=-2) - explained) / eps
+    return squared.clamp_min(0).sqrt()
+
+
+def _quadratic_form(gram: list[list[torch.Tensor]], vector: list[torch.Tensor], diagonal: torch.Tensor) -> torch.Tensor:
+    """Solve b' (G + d I)^-1 b by elimination; G has as many rows as there are references."""
+    size = len(vector)
+    matrix = [[gram[i][j] + (diagonal if i == j else 0.0) for j in range(size)] for i in range(size)]
+    vector = list(vector)
+    result = torch.zeros_like(vector[0])
+    for i in range(size):
+        result = result + vector[i].square() / matrix[i][i]
+        for j in range(i + 1, size):
+            factor = matrix[i][j] / matrix[i][i]
+            vector[j] = vector[j] - factor * vector[i]
+            for m in range(j, size):
+                matrix[j][m] = matrix[j][m] - factor * matrix[i][m]
+    return result
+
+
+def nearest_distance(features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Distance to the nearest feature anywhere in any reference that counts (ours; for objects that turn).
+
+    Args:
+        features: Shape ``(..., C, P)``.
+        references: Shape ``(..., k, C, P)``.
+        weights: 1 for a reference that counts and 0 for one that does not, shape ``(..., k)``.
+
+    Returns:
+        Distances, shape ``(..., P)``.
+    """
+    products = features.unsqueeze(-3).transpose(-1, -2) @ references
+    squared = references.square().sum(dim=-2).unsqueeze(-2) - 2 * products
+    squared = squared.amin(dim=-1) + (1 - weights.unsqueeze(-1)) * 1e6
+    return (squared.amin(dim=-2) + features.square().sum(dim=-2)).clamp_min(0).sqrt()

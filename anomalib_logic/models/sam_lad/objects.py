@@ -1,0 +1,213 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Object proposals: their interface, connected regions, calibration of areas, and segments from clustered features."""
+
+import logging
+from typing import Literal, NamedTuple
+
+import torch
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import silhouette_score
+from torch import nn
+from torch.nn import functional as F
+
+from anomalib_logic.models.components.arguments import check_choice
+
+logger = logging.getLogger(__name__)
+
+CLUSTER_NUMBERS = (2, 4, 6, 8, 12)
+ClusterChoice = Literal["count", "silhouette"]
+
+
+class Objects(NamedTuple):
+    """Objects of images in a fixed number of slots, the best first.
+
+    Attributes:
+        masks: 1 inside the object, shape ``(N, K, H, W)``; 0 in empty slots.
+        scores: Shape ``(N, K)``; 0 in empty slots.
+        valid: Which slots hold an object, booleans of shape ``(N, K)``.
+        found: Number of objects found, which can be more than K, shape ``(N,)``.
+    """
+
+    masks: torch.Tensor
+    scores: torch.Tensor
+    valid: torch.Tensor
+    found: torch.Tensor
+
+
+def connected_regions(mask: torch.Tensor, iterations: int = 12) -> torch.Tensor:
+    """Label the connected regions (8 neighbours) of masks, in a fixed number of tensor operations.
+
+    A label is the index of a pixel of the same region, at first of the pixel itself. In each step every pixel offers
+    the largest label around it to the pixel that its label names, and then takes the label which that one has. So
+    regions grow together as trees do, in about as many steps as the logarithm of their length.
+
+    Args:
+        mask: Booleans of shape ``(N, H, W)``.
+        iterations: Steps; a region that would need more comes out in several parts.
+
+    Returns:
+        Index of one pixel of the region plus one, 0 outside, as floats of shape ``(N, H, W)``.
+    """
+    number, height, width = mask.shape
+    inside = mask.float()
+    labels = (torch.arange(height * width, device=mask.device, dtype=inside.dtype) + 1).view(1, height, width) * inside
+    for _ in range(iterations):
+        around = F.max_pool2d(labels.unsqueeze(1), 3, stride=1, padding=1).squeeze(1) * inside
+        named = (labels.flatten(1) - 1).clamp_min(0).long()
+        labels = labels.flatten(1).scatter_reduce(1, named, around.flatten(1), "amax")
+        labels = labels.gather(1, (labels - 1).clamp_min(0).long()).view(number, height, width) * inside
+    return labels
+
+
+def largest_regions(labels: torch.Tensor, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks of the largest regions.
+
+    Args:
+        labels: Result of :func:`connected_regions`, shape ``(N, H, W)``.
+        slots: Number of regions, K.
+
+    Returns:
+        Masks as floats, shape ``(N, K, H, W)``, and areas as shares of the image, shape ``(N, K)``, largest first.
+    """
+    flat = labels.flatten(1).long()
+    counts = torch.zeros(flat.shape[0], flat.shape[1] + 1, device=labels.device, dtype=labels.dtype)
+    counts = counts.scatter_add(1, flat, torch.ones_like(flat, dtype=labels.dtype))[:, 1:]
+    areas, index = F.pad(counts, (0, max(0, slots - counts.shape[1]))).topk(slots, dim=1)
+    masks = (labels.unsqueeze(1) == (index + 1).to(labels.dtype)[..., None, None]).to(labels.dtype)
+    return masks, areas / flat.shape[1]
+
+
+def calibrate_areas(areas: torch.Tensor) -> tuple[float, float, float]:
+    """Find the range of areas that makes the number of objects most constant over normal images (ours).
+
+    Args:
+        areas: Shares of the image, 0 in empty slots, shape ``(Z, K)``.
+
+    Returns:
+        Least and largest area, and the unsteadiness that they give: the number's standard deviation plus a half,
+        divided by its mean. The half is the resolution of a count, and makes five steady objects better than one.
+    """
+    best = (float("inf"), 0.0, 1.0)
+    for least in (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2):
+        for largest in (0.02, 0.05, 0.1, 0.2, 0.4):
+            counts = ((areas >= least) & (areas <= largest)).float().sum(dim=1)
+            if least < largest and bool(counts.any()):
+                unsteadiness = ((counts.std(correction=0) + 0.5) / counts.mean()).item()
+                # Of equally good ranges the widest: the first least area and the last largest one.
+                if unsteadiness < best[0] or (unsteadiness == best[0] and least == best[1]):
+                    best = (unsteadiness, least, largest)
+    unsteadiness, least, largest = best
+    return least, largest, unsteadiness
+
+
+class ClusterSegments(nn.Module):
+    """Objects from clustered features of the normals, without any further network (ours).
+
+    K-means clusters the features of the normals. Clusters whose features differ least from what is usual at their
+    position (its median over the normals) are background; the connected regions of all others are the objects. Number
+    of clusters and range of areas are those with which the number of objects varies least over the normals.
+
+    Args:
+        channels: Channels of the features, C.
+        slots: Most objects of an image, K.
+        clusters: Number of clusters; by default one of ``CLUSTER_NUMBERS``.
+        cluster_choice: How that one is chosen: ``"count"``, the most constant number of objects, or ``"silhouette"``.
+        area_range: Least and largest object as shares of the image; calibrated by default.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        slots: int = 16,
+        clusters: int | None = None,
+        cluster_choice: ClusterChoice = "count",
+        area_range: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.slots = slots
+        self.clusters = clusters
+        self.cluster_choice = check_choice("cluster_choice", cluster_choice, ClusterChoice)
+        self.area_range = area_range
+        most = max(CLUSTER_NUMBERS) if clusters is None else clusters
+        # Unused centroids are never the nearest.
+        self.register_buffer("centroids", torch.full((most, channels), 1e3))
+        self.register_buffer("foreground", torch.zeros(most))
+        self.register_buffer("areas", torch.tensor([0.0, 1.0]))
+
+    def forward(self, images: torch.Tensor, features: torch.Tensor) -> Objects:
+        """Find the objects of images.
+
+        Args:
+            images: Not used: what is needed of them is in the features.
+            features: Standardised features, shape ``(N, C, H, W)``.
+
+        Returns:
+            Objects; their score is their area as a share of the image.
+        """
+        del images
+        masks, areas = self._regions(features)
+        accepted = (areas >= self.areas[0]) & (areas <= self.areas[1]) & (areas > 0)
+        # Accepted regions first, largest first: an area is at most 1.
+        scores, order = (areas * accepted).topk(self.slots, dim=1)
+        masks = masks.gather(1, order[..., None, None].expand(-1, -1, *masks.shape[2:]))
+        valid = scores > 0
+        return Objects(masks * valid[..., None, None], scores, valid, accepted.sum(dim=1))
+
+    def _regions(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        distances = self.centroids.square().sum(dim=1)[:, None, None] - 2 * torch.einsum(
+            "mc,nchw->nmhw", self.centroids, features
+        )
+        foreground = self.foreground[distances.argmin(dim=1)] > 0
+        return largest_regions(connected_regions(foreground), 2 * self.slots)
+
+    @torch.no_grad()
+    def fit(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
+        """Cluster the features of normal images and calibrate the areas.
+
+        Args:
+            images: Not used.
+            features: Standardised features of a sample of the normals, shape ``(Z, C, H, W)``.
+            seed: Seed of the clustering.
+        """
+        del images
+        samples = features.permute(0, 2, 3, 1).flatten(0, 2)
+        generator = torch.Generator().manual_seed(seed)
+        sample = samples[torch.randperm(len(samples), generator=generator)[:40_000].to(samples.device)].cpu().numpy()
+        deviation = (features - features.median(dim=0, keepdim=True).values).square().sum(dim=1).sqrt()
+        best = None
+        for number in CLUSTER_NUMBERS if self.clusters is None else (self.clusters,):
+            means = MiniBatchKMeans(number, n_init=3, batch_size=4096, random_state=seed).fit(sample)
+            self.centroids.fill_(1e3)
+            self.centroids[:number] = torch.from_numpy(means.cluster_centers_).to(self.centroids)
+            self._separate_foreground(features, deviation, number)
+            least, largest, cost = calibrate_areas(self._regions(features)[1])
+            if self.cluster_choice == "silhouette":
+                cost = -silhouette_score(sample[:2000], means.predict(sample[:2000]))
+            # Of equally good ones the finest: with few clusters, compartments pass for the objects in them.
+            if best is None or cost <= best[0] + 1e-6:
+                best = (cost, number, self.centroids.clone(), self.foreground.clone(), least, largest)
+        _, number, centroids, foreground, least, largest = best
+        self.centroids.copy_(centroids)
+        self.foreground.copy_(foreground)
+        self.areas.copy_(torch.tensor(self.area_range or (least, largest)))
+        logger.info("segments: %d clusters, %d of them foreground", number, int(foreground.sum()))
+
+    def _separate_foreground(self, features: torch.Tensor, deviation: torch.Tensor, number: int) -> None:
+        """Mark the clusters above the widest gap between the clusters' mean deviations from the usual."""
+        centroids = self.centroids[:number]
+        nearest = torch.cat(
+            [
+                (centroids.square().sum(dim=1)[:, None, None] - 2 * torch.einsum("mc,nchw->nmhw", centroids, part))
+                .argmin(dim=1)
+                .flatten()
+                for part in features.split(8)
+            ]
+        )
+        counts = torch.bincount(nearest, minlength=number).clamp_min(1)
+        means = torch.bincount(nearest, weights=deviation.flatten(), minlength=number) / counts
+        ordered = means.sort().values
+        gap = ordered.diff().argmax()
+        self.foreground.zero_()
+        self.foreground[:number] = (means > (ordered[gap] + ordered[gap + 1]) / 2).to(self.foreground)

@@ -1,0 +1,430 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""SAM-LAD: bank, objects, descriptors, matching and measurement joined (https://arxiv.org/abs/2406.00625)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.components import GaussianBlur2d
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+from torch.nn import functional as F
+
+from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.normal_statistics import ChannelStandardization
+from anomalib_logic.models.components.patch_features import PatchFeatures
+from anomalib_logic.models.components.upsampling import JbuUpsampler, check_factor, load_jbu_upsampler, resize
+from anomalib_logic.models.components.weights import PUBLISHED, published_weights
+
+from .bank import Bank, Template
+from .composition import Composition
+from .descriptor import Descriptor, ObjectDescriptor
+from .explanation import Explanation
+from .frames import bounding_boxes, crop, crop_own, paste
+from .matching import Matches, ObjectMatching
+from .measurement import mahalanobis, nearest_distance
+from .objects import ClusterSegments
+from .segment_anything import SegmentAnything
+
+logger = logging.getLogger(__name__)
+
+ObjectKind = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "cluster"]
+EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
+Alignment = Literal["combined", "nearest", "box", "none"]
+Selection = Literal["nearest", "random"]
+ImageScore = Literal["top", "max", "std"]
+FLOOR = 0.3  # of the average usual distance, added to that of each place
+LEAST = -3.0  # deviations below the mean that an image score can speak for normality
+CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
+PICTURE = 128  # height and width of the pictures kept for explanations
+CHUNK = 4  # images compared at a time while fitting
+
+
+TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
+INSIDE = 0.3  # share of a position of the coarse grid that an object must cover to take it over
+
+
+def summarize(maps: torch.Tensor, image_score: str) -> torch.Tensor:
+    """Image score of maps of shape ``(N, s, s)``: mean of the ``"top"`` 0.5%, ``"max"`` or ``"std"``."""
+    flat = maps.flatten(1)
+    if image_score == "std":
+        return flat.std(dim=1)
+    if image_score == "max":
+        return flat.amax(dim=1)
+    return flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
+
+
+def _as_bytes(images: torch.Tensor) -> torch.Tensor:
+    """Undo ImageNet's normalisation."""
+    mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    return ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+class Comparison(NamedTuple):
+    """A query image beside its references.
+
+    Attributes:
+        references: Indices of the references in the bank, shape ``(N, R)``.
+        matches: Which object belongs to which.
+        missing: Reference objects that the query lacks, shape ``(N, R, L)``.
+        surplus: Objects of the query that no reference has, shape ``(N, K)``.
+        objects: Distances in the objects' frames, shape ``(N, K, g, g)``.
+        scene: Distances of the whole image, shape ``(N, s, s)``.
+        place: Distances of each position to the same position of the references, shape ``(N, s, s)``.
+        composition: Distance of the image's composition, shape ``(N,)``.
+    """
+
+    references: torch.Tensor
+    matches: Matches
+    missing: torch.Tensor
+    surplus: torch.Tensor
+    objects: torch.Tensor
+    scene: torch.Tensor
+    place: torch.Tensor
+    composition: torch.Tensor
+
+
+class SamLadModel(nn.Module):
+    """Bank, objects, matching and measurement; see :class:`.lightning_model.SamLad` for the arguments."""
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (224, 224),
+        backbone: str = "vit_small_patch14_dinov2",
+        pre_trained: bool = True,
+        backbone_weights: str | Path | None = None,
+        backbone_args: Mapping[str, Any] | None = None,
+        objects: ObjectKind = "sam_vit_h",
+        sam_checkpoint: str | Path | None = None,
+        sam_size: int = 1024,
+        sam_points: int = 32,
+        clusters: int | None = None,
+        max_objects: int = 20,
+        area_range: Sequence[float] | None = None,
+        upsample: int = 8,
+        upsampler_weights: str | Path | None = None,
+        k: int = 2,
+        selection: Selection = "nearest",
+        coreset: float = 1.0,
+        half_precision_bank: bool = True,
+        descriptor: Descriptor = "gap",
+        geometry: float = 0.3,
+        align: Alignment = "combined",
+        eps: float = 0.01,
+        scene_size: int = 48,
+        object_size: int = 16,
+        score_missing: bool = True,
+        lite: bool = False,
+        composition: bool = True,
+        image_score: ImageScore = "max",
+        sigma: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.k = k
+        check_choice("objects", objects, ObjectKind)
+        if k < 1:
+            msg = f"k must be at least 1, got {k}"
+            raise ValueError(msg)
+        if not 0 < coreset <= 1:
+            msg = f"coreset must be above 0 and at most 1, got {coreset}"
+            raise ValueError(msg)
+        self.selection = check_choice("selection", selection, Selection)
+        self.align = check_choice("align", align, Alignment)
+        self.image_score = check_choice("image_score", image_score, ImageScore)
+        self.coreset = coreset
+        self.eps = eps
+        self.scene_size = scene_size
+        self.object_size = object_size
+        self.score_missing = score_missing
+        self.lite = lite
+        check_factor(upsample)
+        self.backbone = PatchFeatures(backbone, pre_trained, backbone_weights, image_size, backbone_args)
+        channels = self.backbone.channels
+        self.grid = (upsample * self.backbone.grid[0], upsample * self.backbone.grid[1])
+        self.upsampler = self._build_upsampler(upsampler_weights, upsample)
+        self.standardization = ChannelStandardization(channels)
+        if objects == "cluster":
+            self.objects = ClusterSegments(sum(channels), max_objects, clusters, area_range=area_range)
+        else:
+            self.objects = SegmentAnything(
+                objects.removeprefix("sam_"), sam_checkpoint, pre_trained, sam_size, sam_points, max_objects, area_range
+            )
+        self.descriptor = ObjectDescriptor(sum(channels), descriptor)
+        self.matching = ObjectMatching(geometry)
+        self.composition = Composition(sum(channels)) if composition else None
+        self.bank = Bank(half_precision_bank)
+        self.blur = GaussianBlur2d(sigma=sigma, channels=1) if sigma > 0 else nn.Identity()
+        # What is usual among the normals: distances of objects and scene, and mean and deviation of the image scores.
+        self.register_buffer("usual", torch.ones(2))
+        self.register_buffer("usual_place", torch.ones(scene_size, scene_size))
+        self.register_buffer("score_mean", torch.zeros(5))
+        self.register_buffer("score_std", torch.ones(5))
+        self.register_buffer("novelty", torch.tensor(1.0))
+
+    def _build_upsampler(self, weights: str | Path | None, factor: int) -> JbuUpsampler | None:
+        if weights is None:
+            logger.info("no upsampler_weights: features are up-sampled bilinearly")
+            return None
+        if len(self.backbone.channels) > 1:
+            msg = f"upsampler_weights={weights} needs a backbone of one scale, a vision transformer; this is a pyramid"
+            raise ValueError(msg)
+        channels = self.backbone.channels[0]
+        if weights in EMPTY_UPSAMPLERS:
+            return JbuUpsampler(channels, factor, norm=weights == EMPTY_UPSAMPLERS[1])
+        path = published_weights(str(weights)) if str(weights) in PUBLISHED else weights
+        return load_jbu_upsampler(path, channels, factor)
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute up-sampled features of normalised images, one map a scale, shapes ``(N, C_i, h, w)``."""
+        maps = self.backbone(images)
+        if self.upsampler is not None:
+            return [self.upsampler(maps[-1], images)]
+        return [resize(m, self.grid) for m in maps]
+
+    def standardize(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Each channel by its mean and deviation, each map with the same weight, shape ``(N, C, H, W)``."""
+        return torch.cat([m / m.shape[1] ** 0.5 for m in self.standardization(features)], dim=1)
+
+    def represent(self, images: torch.Tensor) -> Template:
+        """Compute everything that is compared of normalised images, shape ``(N, 3, H, W)``."""
+        features = self.standardize(self.features(images))
+        found = self.objects(images, features)
+        boxes = bounding_boxes(found.masks)
+        crops = crop(features, boxes, self.object_size)
+        crop_masks = crop_own(found.masks, boxes, self.object_size)
+        scene = (self.scene_size, self.scene_size)
+        return Template(
+            key=resize(features, self.backbone.grid).flatten(1),
+            scene=resize(features, scene),
+            masks=resize(found.masks, scene),
+            boxes=boxes,
+            valid=found.valid,
+            crops=crops * found.valid[..., None, None, None],
+            crop_masks=crop_masks,
+            descriptors=self.descriptor(crops, crop_masks, found.valid),
+            histogram=self.composition.histogram(features) if self.composition else features[:, :0, 0, 0],
+            found=found.found,
+            picture=_as_bytes(resize(images, (PICTURE, PICTURE))),
+        )
+
+    def compare(self, query: Template, exclude: torch.Tensor | None = None) -> Comparison:
+        """Find references, match objects and measure distances.
+
+        Args:
+            query: Images to compare.
+            exclude: Index in the bank that must not be a reference, shape ``(N,)``: of the query itself.
+        """
+        available = len(self.bank) - (exclude is not None)
+        references = self.bank.search(query.key, min(self.k, available), exclude)
+        if self.selection == "random":
+            choice = torch.randint(references.shape[1], (len(references), 1), device=references.device)
+            references = references.gather(1, choice)
+        descriptors, boxes, valid = (self.bank.get(n, references) for n in ("descriptors", "boxes", "valid"))
+        scores = self.matching.scores(query.descriptors, query.boxes, descriptors, boxes)
+        matches = self.matching(scores, query.valid, valid)
+        missing = self.matching.missing(matches, descriptors, boxes, valid)
+        return Comparison(
+            references=references,
+            matches=matches,
+            missing=missing & self.score_missing,
+            surplus=query.valid & ~matches.matched.any(dim=1),
+            objects=self._measure_objects(query, references, valid, matches),
+            scene=self._measure_scene(query, references, matches),
+            place=self._measure_place(query, references),
+            composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
+        )
+
+    def _measure_objects(
+        self, query: Template, references: torch.Tensor, valid: torch.Tensor, matches: Matches
+    ) -> torch.Tensor:
+        """Distances of objects to their partners, or to the closest object where there is none, in their frames."""
+        crops = self.bank.objects("crops", references, matches.partner).transpose(1, 2).flatten(4)
+        matched = matches.matched.transpose(1, 2).float()
+        present = valid.float().gather(2, matches.partner).transpose(1, 2)
+        weights = torch.where(matched.amax(dim=-1, keepdim=True) > 0, matched, present)
+        return self._measure(query.crops.flatten(3), crops, weights).view(*query.crop_masks.shape)
+
+    def _measure_scene(self, query: Template, references: torch.Tensor, matches: Matches) -> torch.Tensor:
+        """Distances of the whole image, position by position or to the nearest of the references' features."""
+        scenes = self.bank.get("scene", references)
+        if self.align == "none":
+            # Equation 12 compares masked maps: where the partner is not, its features are zero.
+            inside = (query.masks > INSIDE).unsqueeze(1)
+            partners = self.bank.objects("masks", references, matches.partner)
+            covered = (inside * partners).amax(dim=2).unsqueeze(2)
+            scenes = torch.where(inside.any(dim=2, keepdim=True), scenes * covered, scenes)
+        weights = scenes.new_ones(scenes.shape[:2])
+        return self._measure(query.scene.flatten(2), scenes.flatten(3), weights).view(-1, *query.scene.shape[2:])
+
+    def _measure_place(self, query: Template, references: torch.Tensor) -> torch.Tensor:
+        """Distances of each position to the nearest of the references' features in the same position."""
+        scenes = self.bank.get("scene", references)
+        if self.align != "combined":
+            return torch.zeros_like(scenes[:, 0, 0])
+        return (query.scene.unsqueeze(1) - scenes).square().sum(dim=2).amin(dim=1).sqrt()
+
+    def _measure(self, features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if self.align in ("combined", "nearest"):
+            return nearest_distance(features, references, weights)
+        return mahalanobis(features, references, weights, self.eps)
+
+    def distance_maps(self, query: Template, compared: Comparison) -> torch.Tensor:
+        """Distances of objects, scene and places in units of what is usual, shape ``(N, 3, s, s)``."""
+        inside = query.masks > INSIDE
+        scene = compared.scene / self.usual[1]
+        place = compared.place / self.usual_place
+        if self.lite:
+            inside = inside & compared.surplus[..., None, None]
+            scene = torch.zeros_like(scene)
+            place = torch.zeros_like(place)
+        if self.align == "none":
+            objects = compared.scene / self.usual[1]
+        else:
+            objects = (paste(compared.objects / self.usual[0], query.boxes, scene.shape[1:]) * inside).amax(dim=1)
+        covered = inside.any(dim=1)
+        if self.align != "combined":  # a position is measured once, with its object or with the rest (equation 15)
+            scene = torch.where(covered, torch.zeros_like(scene), scene)
+        return torch.stack([objects * covered, scene, place], dim=1)
+
+    def novelty_map(self, query: Template, compared: Comparison) -> torch.Tensor:
+        """Where objects are too many, and where missing ones should be, in [0, 1], shape ``(N, s, s)``."""
+        surplus = (query.masks * compared.surplus[..., None, None]).amax(dim=1)
+        masks = self.bank.get("masks", compared.references)
+        missing = (masks * compared.missing[..., None, None]).amax(dim=2).mean(dim=1)
+        return torch.maximum(surplus, missing)
+
+    def scores(self, distances: torch.Tensor, compared: Comparison) -> torch.Tensor:
+        """Image scores: of the three maps, of objects too many or missing, and of the composition, ``(N, 5)``.
+
+        Where a position is measured only once, the first score is that of the sum of the maps.
+        """
+        if self.align != "combined":
+            distances = torch.cat([distances.sum(dim=1, keepdim=True), torch.zeros_like(distances[:, 1:])], dim=1)
+        maps = [summarize(distances[:, i], self.image_score) for i in range(3)]
+        count = compared.surplus.float().sum(dim=1) + compared.missing.float().sum(dim=2).mean(dim=1)
+        return torch.stack([*maps, count, compared.composition], dim=1)
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Compare images with the bank.
+
+        Args:
+            images: Normalised images, shape ``(N, 3, H, W)``.
+
+        Returns:
+            ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``pred_score`` of shape ``(N,)``.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
+        return self.score(*self.look_up(images))
+
+    def look_up(self, images: torch.Tensor) -> tuple[Template, Comparison]:
+        """Represent images and compare them with the bank, see :meth:`forward`."""
+        if not len(self.bank):
+            msg = "the bank is empty: train the model (one pass fills the bank) or load a checkpoint"
+            raise RuntimeError(msg)
+        query = self.represent(images)
+        return query, self.compare(query)
+
+    def score(self, query: Template, compared: Comparison) -> InferenceBatch:
+        """Anomaly map and score of images that were compared with the bank, see :meth:`forward`."""
+        distances = self.distance_maps(query, compared)
+        score = self.fuse(self.scores(distances, compared))
+        anomaly_map = distances.sum(dim=1) + self.novelty * self.novelty_map(query, compared)
+        anomaly_map = F.interpolate(anomaly_map.unsqueeze(1), self.image_size, mode="bilinear", align_corners=False)
+        return InferenceBatch(pred_score=score, anomaly_map=self.blur(anomaly_map))
+
+    @torch.no_grad()
+    def explain(self, images: torch.Tensor) -> list[Explanation]:
+        """Say of each image which objects it has, which partners they have, and what is missing.
+
+        Args:
+            images: Normalised images, shape ``(N, 3, H, W)``.
+        """
+        query, compared = self.look_up(images)
+        scores = self.score(query, compared).pred_score
+        weights = (query.crop_masks > 0.5).float()
+        distances = (compared.objects * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp_min(1)
+        nearest = compared.references[:, 0]
+        reference = self.bank.template(nearest)
+        explanations = []
+        for i in range(len(query)):
+            own, other = query.valid[i], reference.valid[i]
+            # Slots of the reference's objects, counted without the empty ones.
+            slots = other.cumsum(dim=0) - 1
+            partners = slots[compared.matches.partner[i, 0][own]]
+            explanation = Explanation(
+                score=scores[i].item(),
+                masks=query.masks[i][own] > 0.5,
+                scores=distances[i][own] / self.usual[0],
+                partners=torch.where(compared.matches.matched[i, 0][own], partners, torch.full_like(partners, -1)),
+                surplus=compared.surplus[i][own],
+                reference_masks=reference.masks[i][other] > 0.5,
+                missing=compared.missing[i, 0][other],
+                reference=int(nearest[i]),
+                pictures=torch.stack([query.picture[i], reference.picture[i]]),
+            )
+            explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
+        return explanations
+
+    def fuse(self, scores: torch.Tensor) -> torch.Tensor:
+        """Sum of the image scores, in deviations from their means over held-out normals, shape ``(N,)``."""
+        return ((scores - self.score_mean) / self.score_std).clamp_min(LEAST).sum(dim=1)
+
+    @torch.no_grad()
+    def fit_objects(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
+        """Calibrate the objects and cluster for the composition, on a sample of the normals.
+
+        Args:
+            images: Normalised images, shape ``(Z, 3, H, W)``.
+            features: Their standardised features, shape ``(Z, C, h, w)``.
+            seed: Seed of the clusterings.
+        """
+        self.objects.fit(images, features, seed)
+        if self.composition is not None:
+            self.composition.fit(features, seed)
+
+    @torch.no_grad()
+    def fit(self, templates: list[Template]) -> None:
+        """Fill the bank and calibrate on it, each normal against the others."""
+        self.bank.fill(templates, self.coreset)
+        number = len(self.bank)
+        if number < self.k:
+            logger.warning("the bank has %d images, fewer than k=%d: all of them are references", number, self.k)
+        if number < 2:
+            logger.warning("one normal image is not enough to calibrate: scores stay in units of distances")
+            return
+        everything = torch.arange(number, device=self.bank.key.device)
+        neighbors = torch.cat(
+            [self.bank.search(self.bank.get("key", part), min(2, number - 1), part) for part in everything.split(64)]
+        )
+        self.matching.calibrate(
+            *(self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid")), neighbors
+        )
+        if self.composition is not None:
+            held_out = self.composition.fit_gaussian(torch.cat([t.histogram for t in templates]))
+        sample = everything[:: max(1, number // CALIBRATION_IMAGES)]
+        pairs = [(t := self.bank.template(part), self.compare(t, exclude=part)) for part in sample.split(CHUNK)]
+        inside = torch.cat([(t.crop_masks > 0.5)[t.valid] for t, _ in pairs])
+        objects = torch.cat([c.objects[t.valid] for t, c in pairs])[inside]
+        scenes = torch.cat([c.scene for _, c in pairs])
+        self.usual.copy_(torch.stack([objects.mean() if len(objects) else scenes.mean(), scenes.mean()]))
+        self.usual.clamp_min_(1e-6)
+        if self.align == "combined":
+            usual = torch.cat([c.place for _, c in pairs]).mean(dim=0)[None, None]
+            usual = F.avg_pool2d(usual, 5, stride=1, padding=2, count_include_pad=False)[0, 0]
+            self.usual_place.copy_((usual + FLOOR * usual.mean()).clamp_min(1e-6))
+        maps = [self.distance_maps(t, c) for t, c in pairs]
+        scores = torch.cat([self.scores(m, c) for m, (_, c) in zip(maps, pairs, strict=True)])
+        self.novelty.copy_(torch.cat([m.sum(dim=1).flatten(1).amax(dim=1) for m in maps]).mean())
+        self.score_mean.copy_(scores.mean(dim=0))
+        self.score_std.copy_(scores.std(dim=0))
+        if self.composition is not None:
+            self.score_mean[4], self.score_std[4] = held_out.mean(), held_out.std()
+        self.score_std.clamp_min_(1e-6)

@@ -1,0 +1,119 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from anomalib_logic.models.sam_lad.objects import (
+    ClusterSegments,
+    calibrate_areas,
+    connected_regions,
+    largest_regions,
+)
+
+
+def spiral(size: int) -> np.ndarray:
+    """One region as long as it can be: a spiral of one pixel's width."""
+    mask = np.zeros((size, size), bool)
+    top, left, bottom, right = 0, 0, size - 1, size - 1
+    mask[top, :] = True
+    while bottom - top > 2:
+        mask[top : bottom + 1, right] = True
+        mask[bottom, left : right + 1] = True
+        mask[top + 2 : bottom + 1, left] = True
+        mask[top + 2, left : right - 1] = True
+        top, left, bottom, right = top + 2, left + 2, bottom - 2, right - 2
+    return mask
+
+
+@pytest.mark.parametrize("density", [0.1, 0.3, 0.4, 0.5, 0.9])
+def test_regions_are_scipys(density):
+    masks = np.random.default_rng(0).random((4, 48, 40)) < density
+    labels = connected_regions(torch.from_numpy(masks)).numpy()
+    for mask, label in zip(masks, labels, strict=True):
+        expected, number = ndimage.label(mask, np.ones((3, 3)))
+        pairs = set(zip(expected.ravel(), label.ravel(), strict=True))
+        assert len(pairs) == number + 1
+
+
+def test_long_winding_region_is_one():
+    mask = spiral(64)
+    assert ndimage.label(mask, np.ones((3, 3)))[1] == 1
+    labels = connected_regions(torch.from_numpy(mask)[None])
+    assert len(labels[labels > 0].unique()) == 1
+
+
+def test_largest_regions_come_first_with_their_areas():
+    mask = torch.zeros(1, 20, 20, dtype=torch.bool)
+    mask[0, :2, :2] = mask[0, 5:10, 5:10] = mask[0, 15:18, 0:3] = True
+    masks, areas = largest_regions(connected_regions(mask), 4)
+    torch.testing.assert_close(areas, torch.tensor([[25.0, 9, 4, 0]]) / 400)
+    assert masks[0, 0, 5:10, 5:10].all()
+    assert masks[0, 3].sum() == 0
+    assert torch.equal(masks.sum(dim=1) > 0, mask)
+
+
+def test_calibrated_areas_leave_out_what_comes_and_goes():
+    generator = torch.Generator().manual_seed(0)
+    areas = torch.zeros(30, 12)
+    areas[:, :5] = 0.01 + 0.002 * torch.rand(30, 5, generator=generator)  # five objects
+    areas[:, 5:9] = 0.0012 * (torch.rand(30, 4, generator=generator) > 0.5)  # crumbs
+    areas[:, 9] = 0.41 * (torch.rand(30, generator=generator) > 0.5)  # two objects' shadow, now and then
+    least, largest, unsteadiness = calibrate_areas(areas)
+    assert 0.0012 < least <= 0.01
+    assert 0.012 <= largest <= 0.4
+    assert unsteadiness == pytest.approx(0.5 / 5)
+
+
+def scenes(number: int, objects: int, generator) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """Features of a background with some noise, and square objects of another kind of features on it."""
+    features = 0.3 * torch.randn(number, 8, 48, 48, generator=generator)
+    masks = []
+    for image in features:
+        mask = np.zeros((48, 48), bool)
+        for cell in torch.randperm(9, generator=generator)[:objects].tolist():
+            top, left = 16 * (cell // 3) + 4, 16 * (cell % 3) + 3
+            mask[top : top + 8, left : left + 8] = True
+        image[:, torch.from_numpy(mask)] += torch.tensor([3.0, -2, 2, 0, 0, 1, 0, 3])[:, None]
+        masks.append(mask)
+    return features, masks
+
+
+def test_segments_find_the_objects_on_the_background():
+    generator = torch.Generator().manual_seed(0)
+    features, masks = scenes(12, 4, generator)
+    segments = ClusterSegments(8, slots=6)
+    segments.fit(features[:10], features[:10])
+    result = segments(features[10:], features[10:])
+    assert result.valid.sum(dim=1).tolist() == [4, 4]
+    for found, expected in zip(result.masks, masks[10:], strict=True):
+        assert torch.equal(found.sum(dim=0) > 0, torch.from_numpy(expected))
+
+
+def test_missing_object_leaves_an_empty_slot_of_zeros():
+    generator = torch.Generator().manual_seed(0)
+    segments = ClusterSegments(8, slots=6, clusters=2)
+    segments.fit(*[scenes(10, 4, generator)[0]] * 2)
+    result = segments(*[scenes(1, 3, generator)[0]] * 2)
+    assert result.valid.tolist() == [[True] * 3 + [False] * 3]
+    assert result.masks[0, 3:].sum() == 0
+    assert result.scores[0, 3:].sum() == 0
+
+
+def test_more_objects_than_slots_are_counted_and_the_largest_kept():
+    generator = torch.Generator().manual_seed(0)
+    segments = ClusterSegments(8, slots=3, clusters=2, area_range=(0.01, 0.5))
+    features = scenes(10, 5, generator)[0]
+    segments.fit(features, features)
+    result = segments(features, features)
+    assert result.found.tolist() == [5] * 10
+    assert result.valid.all()
+
+
+def test_number_of_clusters_by_silhouette():
+    generator = torch.Generator().manual_seed(0)
+    segments = ClusterSegments(8, slots=6, cluster_choice="silhouette")
+    segments.fit(*[scenes(10, 4, generator)[0]] * 2)
+    assert (segments.centroids[:, 0] < 1e3).sum() == 2

@@ -1,0 +1,200 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""SAM-LAD as an Anomalib model: filling the bank, testing, checkpoints, on real image files."""
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder, InferenceBatch
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_logic import SamLad
+from anomalib_logic.models.components.upsampling import JbuUpsampler
+from anomalib_logic.models.sam_lad import segment_anything
+
+
+def datamodule(folder, **arguments):
+    defaults = {"train_batch_size": 4, "eval_batch_size": 4, "num_workers": 0, "val_split_mode": "same_as_test"}
+    return Folder("squares", "good", folder, "bad", test_split_ratio=0.25, seed=0, **{**defaults, **arguments})
+
+
+def engine(tmp_path):
+    return Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A filled model, its engine and its test results."""
+    torch.manual_seed(0)
+    model = SamLad(
+        "mobilenetv2_035", pre_trained=False, objects="cluster", image_size=(64, 96), scene_size=16, object_size=8
+    )
+    run = engine(tmp_path_factory.mktemp("trained"))
+    results = run.train(model, datamodule=datamodule(folder))
+    return model, run, results
+
+
+def test_one_pass_fills_the_bank_with_every_training_image(trained):
+    model, run, _ = trained
+    assert len(model.model.bank) == len(run.trainer.datamodule.train_data)
+    assert run.trainer.current_epoch == 1
+
+
+def test_images_with_other_objects_are_found(trained):
+    assert trained[2][0]["image_AUROC"] == 1.0
+
+
+def test_inference_returns_map_and_score_for_each_image(trained):
+    result = trained[0].eval()(torch.rand(2, 3, 80, 80))
+    assert isinstance(result, InferenceBatch)
+    assert result.anomaly_map.shape == (2, 1, 64, 96)
+    assert result.pred_score.shape == (2,)
+
+
+def test_batch_gives_what_its_images_give_alone(trained):
+    model = trained[0].eval()
+    images = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    together, alone = model.model(images), model.model(images[1:2])
+    torch.testing.assert_close(together.pred_score[1:2], alone.pred_score, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.anomaly_map[1:2], alone.anomaly_map, rtol=1e-3, atol=1e-3)
+
+
+def test_loaded_checkpoint_gives_equal_scores(trained):
+    model, run, _ = trained
+    loaded = SamLad.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
+    images = torch.rand(2, 3, 64, 96)
+    expected, result = model.eval()(images), loaded.eval()(images)
+    assert torch.equal(result.pred_score, expected.pred_score)
+    assert torch.equal(result.anomaly_map, expected.anomaly_map)
+
+
+def images_of(folder, kind):
+    paths = sorted((folder / kind).glob("*.png"))
+    return torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255 for path in paths])
+
+
+def test_explanation_names_the_missing_object_and_the_surplus_one(trained, folder):
+    less, _, more, _ = trained[0].explain(images_of(folder, "bad"))
+    assert (len(less.masks), len(more.masks)) == (3, 5)
+    assert less.missing.sum() == 1
+    assert (less.partners >= 0).all()
+    rows, columns = np.nonzero(less.reference_masks[less.missing][0].numpy())
+    assert (rows.mean() / 16 > 0.5, columns.mean() / 16 > 0.5) == (True, True)  # the fourth square's place
+    assert more.surplus.sum() == 1
+    assert more.scores.shape == (5,)
+
+
+def test_picture_shows_partners_in_one_colour_and_the_unmatched_in_red(trained, folder):
+    picture = np.array(trained[0].explain(images_of(folder, "bad")[2:3])[0].draw(size=128)).astype(int)
+    assert picture.shape == (128, 256, 3)
+    red = (picture[..., 0] > 200) & (picture[..., 1] < 60) & (picture[..., 2] < 60)
+    assert red[:, :128].any()
+    assert not red[:, 128:].any()
+
+
+def test_half_precision_halves_the_features_and_hardly_changes_scores(tmp_path, folder, small):
+    scores, crops = [], []
+    for half in (False, True):
+        torch.manual_seed(0)
+        model = SamLad(**small, half_precision_bank=half)
+        engine(tmp_path).fit(model, datamodule=datamodule(folder))
+        images = torch.rand(4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+        scores.append(model.eval().model(images).pred_score)
+        crops.append(model.model.bank.crops)
+    assert crops[0].nbytes == 2 * crops[1].nbytes
+    torch.testing.assert_close(*scores, rtol=0.02, atol=0.05)
+
+
+def test_coreset_keeps_its_share(tmp_path, folder, small):
+    model = SamLad(**small, coreset=0.5)
+    engine(tmp_path).fit(model, datamodule=datamodule(folder))
+    assert len(model.model.bank) == 6
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"align": "none", "geometry": 0.0, "score_missing": False, "composition": False},
+        {"align": "box", "k": 3, "descriptor": "dcga", "image_score": "std"},
+        {"selection": "random", "descriptor": "dcga_literal", "image_score": "max"},
+        {"lite": True, "align": "nearest", "descriptor": "gmp", "upsample": 1, "sigma": 0.0},
+        {"backbone": "vit_tiny_patch16_224", "upsample": 4},
+    ],
+    ids=str,
+)
+def test_every_switch_trains_and_tests(tmp_path, folder, small, arguments):
+    results = engine(tmp_path).train(SamLad(**{**small, **arguments}), datamodule=datamodule(folder))
+    assert 0 <= results[0]["image_AUROC"] <= 1
+
+
+def test_real_segment_anything_network_goes_through_training_and_checkpoint(tmp_path, folder, small, monkeypatch):
+    tiny = {"embed_dim": 32, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)}
+    monkeypatch.setitem(segment_anything.ENCODERS, "vit_b", tiny)
+    model = SamLad(**{**small, "objects": "sam_vit_b"}, sam_size=64, sam_points=4)
+    model.model.objects.iou_threshold = -1e3
+    run = engine(tmp_path)
+    run.fit(model, datamodule=datamodule(folder))
+    loaded = SamLad.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
+    loaded.model.objects.iou_threshold = -1e3
+    images = torch.rand(2, 3, 64, 96)
+    assert torch.equal(model.eval()(images).pred_score, loaded.eval()(images).pred_score)
+
+
+def test_loaded_checkpoint_needs_no_upsampler_file(tmp_path, folder, small):
+    state = {f"upsampler.{name}": value for name, value in JbuUpsampler(192).state_dict().items()}
+    norm = {"model.1.norm.weight": torch.rand(192), "model.1.norm.bias": torch.rand(192)}
+    torch.save({"state_dict": state | norm}, tmp_path / "featup.ckpt")
+    arguments = {"backbone": "vit_tiny_patch16_224", "upsample": 2, "upsampler_weights": str(tmp_path / "featup.ckpt")}
+    model = SamLad(**{**small, **arguments})
+    run = engine(tmp_path)
+    run.fit(model, datamodule=datamodule(folder))
+    (tmp_path / "featup.ckpt").unlink()
+    loaded = SamLad.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
+    images = torch.rand(1, 3, 64, 96)
+    assert torch.equal(model.eval()(images).pred_score, loaded.eval()(images).pred_score)
+
+
+def test_empty_bank_is_an_error_that_says_what_to_do(small):
+    with pytest.raises(RuntimeError, match="the bank is empty: train the model"):
+        SamLad(**small).eval()(torch.rand(1, 3, 64, 96))
+
+
+def test_fewer_normals_than_k_are_all_used(tmp_path, folder, small, caplog):
+    model = SamLad(**small, k=50)
+    engine(tmp_path).fit(model, datamodule=datamodule(folder))
+    number = len(model.model.bank)
+    _, compared = model.eval().model.look_up(torch.rand(1, 3, 64, 96))
+    assert compared.references.shape == (1, number)
+    assert f"the bank has {number} images, fewer than k=50" in caplog.text
+
+
+def test_image_without_objects_is_compared_as_a_whole_and_said_once(trained, caplog):
+    model = trained[0].eval()
+    areas = model.model.objects.areas.clone()
+    model.model.objects.areas.fill_(2.0)
+    batches = [torch.rand(1, 3, 64, 96) for _ in range(2)]
+    scores = [model.model(batch).pred_score for batch in batches]
+    for batch in batches:
+        model.say_what_was_found(*model.model.look_up(batch)[:1])
+    model.model.objects.areas.copy_(areas)
+    assert all(torch.isfinite(score).all() for score in scores)
+    assert caplog.text.count("no object was found in an image") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 100}, r"image_size must be multiples of 16 pixels.*got \(100, 100\)"),
+        ({"upsampler_weights": "jbu"}, "upsampler_weights=jbu needs a backbone of one scale"),
+        ({"objects": "sam"}, r"objects must be one of \('sam_vit_h'.*got 'sam'"),
+        ({"align": "abc"}, r"align must be one of \('combined', 'nearest', 'box', 'none'\), got 'abc'"),
+        ({"upsample": 3}, r"upsample must be one of .*got 3"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"coreset": 1.5}, r"coreset must be above 0 and at most 1, got 1\.5"),
+    ],
+)
+def test_argument_out_of_range_is_refused_by_name(small, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SamLad(**{**small, **arguments})

@@ -1,0 +1,168 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from anomalib_logic.models.components.upsampling import (
+    JbuUpsampler,
+    average_pool,
+    load_jbu_upsampler,
+)
+
+CHANNELS = 6
+
+
+@pytest.fixture
+def checkpoint():
+    """What FeatUp publishes, in small: its key names and shapes, with other parts of its training beside them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def values(*shape):
+        return 0.3 * torch.randn(shape, generator=generator)
+
+    state = {}
+    for stage in range(1, 5):
+        state |= {
+            f"upsampler.up{stage}.range_temp": values(),
+            f"upsampler.up{stage}.sigma_spatial": 1 + values(),
+            f"upsampler.up{stage}.range_proj.0.weight": values(32, 3, 1, 1),
+            f"upsampler.up{stage}.range_proj.0.bias": values(32),
+            f"upsampler.up{stage}.range_proj.3.weight": values(32, 32, 1, 1),
+            f"upsampler.up{stage}.range_proj.3.bias": values(32),
+            f"upsampler.up{stage}.fixup_proj.0.weight": values(49, 52, 1, 1),
+            f"upsampler.up{stage}.fixup_proj.0.bias": values(49),
+            f"upsampler.up{stage}.fixup_proj.3.weight": values(49, 49, 1, 1),
+            f"upsampler.up{stage}.fixup_proj.3.bias": values(49),
+        }
+    state["upsampler.fixup_proj.1.weight"] = values(CHANNELS, CHANNELS, 1, 1)
+    state["upsampler.fixup_proj.1.bias"] = values(CHANNELS)
+    state["downsampler.blur.weight"] = values(3)
+    state["upsampler.scale_net.0.weight"] = values(3)
+    return state
+
+
+@pytest.fixture
+def path(checkpoint, tmp_path):
+    torch.save({"state_dict": checkpoint, "epoch": 1}, tmp_path / "featup.ckpt")
+    return tmp_path / "featup.ckpt"
+
+
+def reflected(index: int, length: int) -> int:
+    index = abs(index)
+    return index if index < length else 2 * (length - 1) - index
+
+
+def slow_stage(source, guidance, state, stage):
+    """FeatUp's stage position by position, from its definition."""
+    weights = {k.split(f"up{stage}.")[1]: v for k, v in state.items() if f"up{stage}." in k}
+
+    def linear(x, name):
+        return weights[f"{name}.weight"][:, :, 0, 0] @ x + weights[f"{name}.bias"]
+
+    def key(y, x):
+        return linear(F.gelu(linear(guidance[:, y, x], "range_proj.0")), "range_proj.3")
+
+    _, height, width = guidance.shape
+    keys = torch.stack([torch.stack([key(y, x) for x in range(width)]) for y in range(height)])
+    resized = F.interpolate(source[None], (height, width), mode="bicubic", align_corners=False)[0]
+    temperature = min(max(math.exp(weights["range_temp"]), 1e-4), 1e4)
+    result = torch.zeros_like(resized)
+    for y in range(height):
+        for x in range(width):
+            places = [(y + dy, x + dx) for dy in range(-3, 4) for dx in range(-3, 4)]
+            places = [(reflected(a, height), reflected(b, width)) for a, b in places]
+            kernel = torch.softmax(temperature * torch.stack([keys[a, b] @ keys[y, x] for a, b in places]), dim=0)
+            offsets = [((i // 7 - 3) / 3, (i % 7 - 3) / 3) for i in range(49)]
+            spatial = torch.tensor([-(u * u + v * v) for u, v in offsets]) / (2 * weights["sigma_spatial"] ** 2)
+            kernel = kernel * spatial.exp()
+            kernel = kernel / kernel.sum().clamp_min(1e-7)
+            inputs = torch.cat([kernel, guidance[:, y, x]])
+            kernel = kernel + 0.1 * linear(F.gelu(linear(inputs, "fixup_proj.0")), "fixup_proj.3")
+            result[:, y, x] = sum(k * resized[:, a, b] for k, (a, b) in zip(kernel, places, strict=True))
+    return result
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_upsampler_equals_the_slow_reference(path, checkpoint, factor):
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(1, CHANNELS, 4, 5, generator=generator)
+    images = torch.randn(1, 3, 40, 50, generator=generator)
+    expected = features[0]
+    for stage in range(1, round(math.log2(factor)) + 1):
+        size = (4 * 2**stage, 5 * 2**stage)
+        expected = slow_stage(expected, F.adaptive_avg_pool2d(images, size)[0], checkpoint, stage)
+    fixup = checkpoint["upsampler.fixup_proj.1.weight"], checkpoint["upsampler.fixup_proj.1.bias"]
+    expected = expected + 0.1 * F.conv2d(expected[None], *fixup)[0]
+    result = load_jbu_upsampler(path, CHANNELS, factor)(features, images)
+    torch.testing.assert_close(result[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8, 16, 32])
+def test_every_factor_gives_its_size(path, factor):
+    upsampler = load_jbu_upsampler(path, CHANNELS, factor)
+    result = upsampler(torch.randn(1, CHANNELS, 4, 4), torch.randn(1, 3, 56, 56))
+    assert result.shape == (1, CHANNELS, 4 * factor, 4 * factor)
+
+
+def test_variant_with_a_norm_applies_it_first(checkpoint, tmp_path):
+    norm = nn.LayerNorm(CHANNELS)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    checkpoint |= {"model.1.norm.weight": norm.weight.detach(), "model.1.norm.bias": norm.bias.detach()}
+    torch.save({"state_dict": checkpoint}, tmp_path / "norm.ckpt")
+    features, images = 5 * torch.randn(1, CHANNELS, 4, 4), torch.randn(1, 3, 56, 56)
+    result = load_jbu_upsampler(tmp_path / "norm.ckpt", CHANNELS, 2)(features, images)
+    plain = {k: v for k, v in checkpoint.items() if not k.startswith("model.")}
+    torch.save({"state_dict": plain}, tmp_path / "plain.ckpt")
+    normed = norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    expected = load_jbu_upsampler(tmp_path / "plain.ckpt", CHANNELS, 2)(normed, images)
+    torch.testing.assert_close(result, expected)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remember the size of the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return result
+
+
+def test_no_tensor_is_larger_than_the_padded_result():
+    channels = 128
+    upsampler = JbuUpsampler(channels, 8)
+    with torch.no_grad(), LargestTensor() as largest:
+        upsampler(torch.randn(1, channels, 8, 8), torch.randn(1, 3, 112, 112))
+    assert largest.elements <= channels * (64 + 6) ** 2
+
+
+@pytest.mark.parametrize("size", [(7, 9), (16, 10), (40, 50), (64, 128)])
+def test_average_pool_is_adaptive_average_pooling(size):
+    images = torch.randn(2, 3, 100, 130)
+    torch.testing.assert_close(average_pool(images, size), F.adaptive_avg_pool2d(images, size), rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoint_of_another_backbone_is_refused_by_its_channels(path):
+    with pytest.raises(ValueError, match="it is for 6 channels, the backbone has 384"):
+        load_jbu_upsampler(path, 384, 8)
+
+
+def test_other_file_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="is not FeatUp's JBU stack: it lacks"):
+        load_jbu_upsampler(tmp_path / "other.pth", CHANNELS, 8)
+
+
+def test_other_factor_is_refused():
+    with pytest.raises(ValueError, match=r"upsample must be one of \(1, 2, 4, 8, 16, 32\), got 3"):
+        JbuUpsampler(CHANNELS, 3)
