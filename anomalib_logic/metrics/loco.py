@@ -193,7 +193,7 @@ def _mean(results: Sequence[Any]) -> Any:
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
     """Write the figures; the file appears only when it is complete."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(results, indent=4) + "\n", encoding="utf-8")
         temporary.replace(path)
@@ -241,8 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if options.output is None:
         print(json.dumps(results, indent=4))
-    else:
+        return 0
+    try:
         write_json(options.output, results)
+    except OSError as error:
+        print(json.dumps(results, indent=4))
+        print(f"error: the figures above could not be written to {options.output}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -60,12 +60,12 @@ class Oracle(AnomalibModule):
     learning_type = LearningType.ONE_CLASS
 
 
-def run(test_set, model, tmp_path, datamodule=None, callbacks=None):
+def run(test_set, model, tmp_path, datamodule=None, callbacks=None, **trainer):
     """Test a model; return what was logged."""
     if datamodule is None:
         datamodule = loco_data(test_set)
     quiet = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu"}
-    engine = Engine(default_root_dir=tmp_path / "results", callbacks=callbacks, **quiet)
+    engine = Engine(default_root_dir=tmp_path / "results", callbacks=callbacks, **quiet, **trainer)
     (results,) = engine.test(model, datamodule=datamodule)
     return results
 
@@ -128,6 +128,12 @@ def test_category_without_configuration_is_reported_with_image_figures(test_set,
     (test_set.category / "defects_config.json").unlink()
     logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
     assert set(logged) == USUAL | {f"image_AUROC_{kind}" for kind in KINDS}
+
+
+def test_run_over_a_part_of_the_images_is_no_error_for_figures_that_nobody_asked_for(test_set, tmp_path, caplog):
+    logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path, limit_test_batches=1)
+    assert not LOCO & set(logged)
+    assert "the figures of MVTec LOCO AD are not reported: the logical figure needs test images" in caplog.text
 
 
 def test_one_model_is_tested_on_two_data_sets(test_set, tmp_path):

@@ -95,6 +95,17 @@ def test_number_of_workers_changes_nothing(command):
     assert files[0] == files[1]
 
 
+def test_figures_that_cannot_be_written_are_printed(command, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(loco, "write_json", full)
+    assert command()[0] == 1
+    printed = capsys.readouterr()
+    assert "localization" in json.loads(printed.out)
+    assert "could not be written" in printed.err and "no space left on device" in printed.err
+
+
 def test_figures_go_to_the_standard_output_without_an_output_file(test_set, anomaly_maps, capsys):
     options = ["--dataset", str(test_set.category.parent), "--anomaly-maps", str(anomaly_maps), "--object", "tray"]
     assert loco.main(options) == 0
