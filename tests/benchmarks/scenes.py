@@ -176,19 +176,20 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
 def draw(batches: list[Batch], path: Path) -> None:
     """Draw test images at equal distances, four logical and two structural anomalies: image, ground truth, map.
 
-    The colours' range is that of all test maps, from the good images' median to the anomalous ones' maximum.
+    Green, half of the colours' range, is the highest value of the good test images; blue is their median.
     """
     paths = [path for batch in batches for path in batch.image_path]
     maps = torch.cat([batch.anomaly_map for batch in batches])
     masks = torch.cat([batch.gt_mask for batch in batches])
     kinds = anomaly_kinds(paths)
-    low = maps[[kind == "good" for kind in kinds]].median()
+    good = maps[[kind == "good" for kind in kinds]]
+    low, middle = good.median(), good.max()
     tiles = []
     for kind, number in (("logical_anomalies", 4), ("structural_anomalies", 2)):
         indices = [i for i, k in enumerate(kinds) if k == kind]
         for i in indices[:: len(indices) // number][:number]:
             image = Image.open(paths[i]).convert("RGB").resize((192, 192))
-            heat = ((maps[i] - low) / (maps.max() - low)).clamp(0, 1)
+            heat = ((maps[i] - low) / (2 * (middle - low))).clamp(0, 1)
             heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize((192, 192))
             mask = Image.fromarray(masks[i].numpy().astype("uint8") * 255).resize((192, 192))
             tiles += [image, mask.convert("RGB"), overlay_image(image, heat).convert("RGB")]
