@@ -40,6 +40,7 @@ Selection = Literal["nearest", "random"]
 ImageScore = Literal["top", "max", "std"]
 FLOOR = 0.3  # of the average usual distance, added to that of each place
 LEAST = -3.0  # deviations below the mean that an image score can speak for normality
+LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
 CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
 PICTURE = 128  # height and width of the pictures kept for explanations
 CHUNK = 4  # images compared at a time while fitting
@@ -427,4 +428,13 @@ class SamLadModel(nn.Module):
         self.score_std.copy_(scores.std(dim=0))
         if self.composition is not None:
             self.score_mean[4], self.score_std[4] = held_out.mean(), held_out.std()
+        if self.composition is None or number <= 2 or len(held_out) <= 2:
+            self.score_std[4] = 1
+        self._bound_deviations(len(scores))
+
+    def _bound_deviations(self, number: int) -> None:
+        """Keep the deviations of the scores of a number of normals from being smaller than these can show."""
+        self.score_std[:3].clamp_min_(LEAST_DEVIATION)
+        # What none of n normals shows may still happen to one of n.
+        self.score_std[3].clamp_min_(number**-0.5)
         self.score_std.clamp_min_(1e-6)

@@ -1,0 +1,54 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Calibration and scores of the network without files, data module or trainer."""
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_logic.models.sam_lad.torch_model import SamLadModel
+
+from .conftest import SMALL, SQUARES, draw
+
+
+def drawn(seed: int, contents) -> torch.Tensor:
+    """One image for each list of squares, with values around 0."""
+    generator = np.random.default_rng(seed)
+    pictures = [np.array(draw(generator, squares)) for squares in contents]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 64 - 1
+
+
+def filled(images: torch.Tensor, **arguments) -> SamLadModel:
+    torch.manual_seed(0)
+    model = SamLadModel(**{**SMALL, **arguments}).eval()
+    with torch.no_grad():
+        model.standardization.update(model.features(images))
+        model.standardization.finalize()
+        model.fit_objects(images, model.standardize(model.features(images)))
+        model.fit([model.represent(part) for part in images.split(4)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def normals():
+    return drawn(0, [SQUARES] * 10)
+
+
+@pytest.fixture(scope="module")
+def model(normals):
+    return filled(normals)
+
+
+@torch.no_grad()
+def test_one_object_too_many_does_not_outweigh_everything_where_all_normals_agree(model):
+    more = (*SQUARES, (24, 36, 160))
+    scores = model(drawn(1, [SQUARES, more])).pred_score
+    assert scores[1] > scores[0]
+    assert scores.abs().max() < 200
+
+
+@torch.no_grad()
+def test_scores_of_normals_stay_moderate_with_a_bank_of_two(normals):
+    scores = filled(normals[:2])(drawn(1, [SQUARES] * 4)).pred_score
+    assert scores.abs().max() < 200
