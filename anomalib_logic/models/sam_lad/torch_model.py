@@ -230,26 +230,38 @@ class SamLadModel(nn.Module):
         scores = self.matching.scores(query.descriptors, query.boxes, descriptors, boxes)
         matches = self.matching(scores, query.valid, valid)
         missing = self.matching.missing(matches, descriptors, boxes, valid)
+        scene = self._measure_scene(query, references, matches)
         return Comparison(
             references=references,
             matches=matches,
             missing=missing & self.score_missing,
             surplus=query.valid & ~matches.matched.any(dim=1),
-            objects=self._measure_objects(query, references, valid, matches),
-            scene=self._measure_scene(query, references, matches),
+            objects=self._measure_objects(query, references, valid, matches, scene),
+            scene=scene,
             place=self._measure_place(query, references),
             composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
         )
 
     def _measure_objects(
-        self, query: Template, references: torch.Tensor, valid: torch.Tensor, matches: Matches
+        self,
+        query: Template,
+        references: torch.Tensor,
+        valid: torch.Tensor,
+        matches: Matches,
+        scene: torch.Tensor,
     ) -> torch.Tensor:
-        """Distances of objects to their partners, or to the closest object where there is none, in their frames."""
+        """Distances of objects to their partners, or to the closest object where there is none, in their frames.
+
+        Where no reference has any object, they are the scene's.
+        """
         crops = self.bank.objects("crops", references, matches.partner).transpose(1, 2).flatten(4)
         matched = matches.matched.transpose(1, 2).float()
         present = valid.float().gather(2, matches.partner).transpose(1, 2)
         weights = torch.where(matched.amax(dim=-1, keepdim=True) > 0, matched, present)
-        return self._measure(query.crops.flatten(3), crops, weights).view(*query.crop_masks.shape)
+        distances = self._measure(query.crops.flatten(3), crops, weights).view(*query.crop_masks.shape)
+        scene = scene.unsqueeze(1).expand(-1, query.boxes.shape[1], -1, -1)
+        comparable = valid.flatten(1).any(dim=1)[:, None, None, None]
+        return torch.where(comparable, distances, crop_own(scene, query.boxes, self.object_size))
 
     def _measure_scene(self, query: Template, references: torch.Tensor, matches: Matches) -> torch.Tensor:
         """Distances of the whole image, position by position or to the nearest of the references' features."""

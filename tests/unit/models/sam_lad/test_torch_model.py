@@ -52,3 +52,20 @@ def test_one_object_too_many_does_not_outweigh_everything_where_all_normals_agre
 def test_scores_of_normals_stay_moderate_with_a_bank_of_two(normals):
     scores = filled(normals[:2])(drawn(1, [SQUARES] * 4)).pred_score
     assert scores.abs().max() < 200
+
+
+def empty_slots(model, rows) -> None:
+    """Take the objects away from images of the bank."""
+    for name in ("valid", "boxes", "masks", "crops", "crop_masks", "descriptors", "found"):
+        getattr(model.bank, name)[rows] = 0
+
+
+@torch.no_grad()
+def test_object_whose_references_have_none_is_compared_with_the_scene(normals):
+    model = filled(normals)
+    empty_slots(model, slice(None))
+    query = model.represent(drawn(1, [SQUARES]))
+    compared = model.compare(query)
+    assert query.valid.any()
+    assert compared.objects[query.valid].max() <= compared.scene.max() * 1.001
+    assert compared.objects[query.valid].min() > 0
