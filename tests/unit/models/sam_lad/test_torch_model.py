@@ -69,3 +69,13 @@ def test_object_whose_references_have_none_is_compared_with_the_scene(normals):
     assert query.valid.any()
     assert compared.objects[query.valid].max() <= compared.scene.max() * 1.001
     assert compared.objects[query.valid].min() > 0
+
+
+@torch.no_grad()
+def test_picture_of_an_image_without_objects_can_be_drawn(normals):
+    model = filled(normals)
+    empty_slots(model, slice(None))
+    model.objects.areas.fill_(2.0)
+    explanation = model.explain(drawn(1, [SQUARES]))[0]
+    assert len(explanation.masks) == len(explanation.reference_masks) == 0
+    assert explanation.draw(size=64).size == (128, 64)
