@@ -27,7 +27,7 @@ from anomalib_logic.models.components.training import normal_batches
 from .bank import Template
 from .descriptor import Descriptor
 from .explanation import Explanation
-from .torch_model import EMPTY_UPSAMPLERS, Alignment, ImageScore, ObjectKind, SamLadModel, Selection
+from .torch_model import CHUNK, EMPTY_UPSAMPLERS, Alignment, ImageScore, ObjectKind, SamLadModel, Selection
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,8 @@ class SamLad(MemoryBankMixin, AnomalibModule):
         with torch.no_grad():
             self.model.standardization.finalize()
             self.model.fit_objects(*self._take_sample(), self.seed)
-            self.model.fit([self.model.represent(batch.image) for batch in normal_batches(self)])
+            batches = normal_batches(self)
+            self.model.fit([self.model.represent(part) for batch in batches for part in batch.image.split(CHUNK)])
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
@@ -258,9 +259,15 @@ class SamLad(MemoryBankMixin, AnomalibModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Add anomaly maps and scores to a batch."""
         del batch_idx
-        query, compared = self.model.look_up(batch.image)
-        self.say_what_was_found(query)
-        return batch.update(**self.model.score(query, compared)._asdict())
+        results = []
+        for part in batch.image.split(CHUNK):  # memory does not grow with the batch
+            query, compared = self.model.look_up(part)
+            self.say_what_was_found(query)
+            results.append(self.model.score(query, compared))
+        return batch.update(
+            pred_score=torch.cat([result.pred_score for result in results]),
+            anomaly_map=torch.cat([result.anomaly_map for result in results]),
+        )
 
     def explain(self, images: torch.Tensor) -> list[Explanation]:
         """Say which objects images have, which partners they were matched with, and what is missing.

@@ -43,7 +43,7 @@ LEAST = -3.0  # deviations below the mean that an image score can speak for norm
 LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
 CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
 PICTURE = 128  # height and width of the pictures kept for explanations
-CHUNK = 4  # images compared at a time while fitting
+CHUNK = 1  # images compared at a time while fitting and testing
 
 
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
@@ -423,18 +423,21 @@ class SamLadModel(nn.Module):
         if self.composition is not None:
             held_out = self.composition.fit_gaussian(torch.cat([t.histogram for t in templates]))
         sample = everything[:: max(1, number // CALIBRATION_IMAGES)]
-        pairs = [(t := self.bank.template(part), self.compare(t, exclude=part)) for part in sample.split(CHUNK)]
-        inside = torch.cat([(t.crop_masks > 0.5)[t.valid] for t, _ in pairs])
-        objects = torch.cat([c.objects[t.valid] for t, c in pairs])[inside]
-        scenes = torch.cat([c.scene for _, c in pairs])
+        parts = sample.split(CHUNK)
+        # Templates are large and are read again: only the comparisons are kept.
+        compared = [self.compare(self.bank.template(part), exclude=part) for part in parts]
+        valid = self.bank.get("valid", sample)
+        inside = self.bank.get("crop_masks", sample)[valid] > 0.5
+        objects = torch.cat([c.objects for c in compared])[valid][inside]
+        scenes = torch.cat([c.scene for c in compared])
         self.usual.copy_(torch.stack([objects.mean() if len(objects) else scenes.mean(), scenes.mean()]))
         self.usual.clamp_min_(1e-6)
         if self.align == "combined":
-            usual = torch.cat([c.place for _, c in pairs]).mean(dim=0)[None, None]
+            usual = torch.cat([c.place for c in compared]).mean(dim=0)[None, None]
             usual = F.avg_pool2d(usual, 5, stride=1, padding=2, count_include_pad=False)[0, 0]
             self.usual_place.copy_((usual + FLOOR * usual.mean()).clamp_min(1e-6))
-        maps = [self.distance_maps(t, c) for t, c in pairs]
-        scores = torch.cat([self.scores(m, c) for m, (_, c) in zip(maps, pairs, strict=True)])
+        maps = [self.distance_maps(self.bank.template(part), c) for part, c in zip(parts, compared, strict=True)]
+        scores = torch.cat([self.scores(m, c) for m, c in zip(maps, compared, strict=True)])
         self.novelty.copy_(torch.cat([m.sum(dim=1).flatten(1).amax(dim=1) for m in maps]).mean())
         self.score_mean.copy_(scores.mean(dim=0))
         self.score_std.copy_(scores.std(dim=0))
