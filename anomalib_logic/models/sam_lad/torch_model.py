@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from anomalib_logic.models.components.arguments import check_choice
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.patch_features import PatchFeatures
+from anomalib_logic.models.components.precision import full_precision
 from anomalib_logic.models.components.upsampling import JbuUpsampler, check_factor, load_jbu_upsampler, resize
 from anomalib_logic.models.components.weights import PUBLISHED, published_weights
 
@@ -183,10 +184,12 @@ class SamLadModel(nn.Module):
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute up-sampled features of normalised images, one map a scale, shapes ``(N, C_i, h, w)``."""
-        maps = self.backbone(images)
-        if self.upsampler is not None:
-            return [self.upsampler(maps[-1], images)]
-        return [resize(m, self.grid) for m in maps]
+        with full_precision(images.device):
+            images = images.to(self.score_mean.dtype)
+            maps = self.backbone(images)
+            if self.upsampler is not None:
+                return [self.upsampler(maps[-1], images)]
+            return [resize(m, self.grid) for m in maps]
 
     def standardize(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Each channel by its mean and deviation, each map with the same weight, shape ``(N, C, H, W)``."""
@@ -194,6 +197,10 @@ class SamLadModel(nn.Module):
 
     def represent(self, images: torch.Tensor) -> Template:
         """Compute everything that is compared of normalised images, shape ``(N, 3, H, W)``."""
+        with full_precision(images.device):
+            return self._represent(images.to(self.score_mean.dtype))
+
+    def _represent(self, images: torch.Tensor) -> Template:
         features = self.standardize(self.features(images))
         found = self.objects(images, features)
         boxes = bounding_boxes(found.masks)
@@ -221,6 +228,10 @@ class SamLadModel(nn.Module):
             query: Images to compare.
             exclude: Index in the bank that must not be a reference, shape ``(N,)``: of the query itself.
         """
+        with full_precision(query.key.device):
+            return self._compare(query, exclude)
+
+    def _compare(self, query: Template, exclude: torch.Tensor | None) -> Comparison:
         available = len(self.bank) - (exclude is not None)
         references = self.bank.search(query.key, min(self.k, available), exclude)
         if self.selection == "random":
@@ -347,6 +358,10 @@ class SamLadModel(nn.Module):
 
     def score(self, query: Template, compared: Comparison) -> InferenceBatch:
         """Anomaly map and score of images that were compared with the bank, see :meth:`forward`."""
+        with full_precision(query.key.device):
+            return self._score(query, compared)
+
+    def _score(self, query: Template, compared: Comparison) -> InferenceBatch:
         distances = self.distance_maps(query, compared)
         score = self.fuse(self.scores(distances, compared))
         anomaly_map = distances.sum(dim=1) + self.novelty * self.novelty_map(query, compared)

@@ -79,3 +79,14 @@ def test_picture_of_an_image_without_objects_can_be_drawn(normals):
     explanation = model.explain(drawn(1, [SQUARES]))[0]
     assert len(explanation.masks) == len(explanation.reference_masks) == 0
     assert explanation.draw(size=64).size == (128, 64)
+
+
+@torch.no_grad()
+def test_mixed_precision_changes_neither_scores_nor_maps(model):
+    images = drawn(1, [SQUARES])
+    expected = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = model(images)
+    assert result.anomaly_map.dtype == torch.float
+    assert torch.equal(result.pred_score, expected.pred_score)
+    assert torch.equal(result.anomaly_map, expected.anomaly_map)
