@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import torch
 from anomalib.utils.path import get_pretrained_weights_dir
 from safetensors.torch import load_file
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,17 @@ def read_state_dict(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
         msg = f"{argument} file {path} holds no state dict (names and tensors)"
         raise ValueError(msg)
     return content
+
+
+def watch_loading(module: nn.Module) -> None:
+    """Give a module the attribute ``loaded``, which becomes true with any state dict that is loaded into it."""
+    module.loaded = False
+    module.register_load_state_dict_post_hook(_mark_loaded)
+
+
+def _mark_loaded(module: nn.Module, incompatible_keys: object) -> None:
+    del incompatible_keys
+    module.loaded = True
 
 
 def shorten(names: list[str], most: int = 8) -> str:

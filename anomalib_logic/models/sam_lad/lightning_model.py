@@ -45,11 +45,13 @@ class SamLad(MemoryBankMixin, AnomalibModule):
 
     Args:
         backbone: timm vision transformer, or model with feature maps at strides 4 and 8.
-        pre_trained: Download and use timm's published weights of the backbone.
+        pre_trained: Download and use published weights: timm's of the backbone and, without ``sam_checkpoint``, those
+            of Segment Anything. If false, they are random where no file is given.
         backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download.
         objects: ``"sam_vit_h"``, ``"sam_vit_l"``, ``"sam_vit_b"`` or ``"mobile_sam"`` (Segment Anything; the last is
             smaller), or ``"cluster"``: segments of clustered features, which need no further network (ours).
-        sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download.
+        sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download, if
+            ``pre_trained``.
         upsample: Factor by which features are up-sampled from the grid of patches (stride 16 for a pyramid): 1, 2, 4,
             8, 16 or 32.
         upsampler_weights: Checkpoint of FeatUp's up-sampler for this backbone, or the name of a published one,

@@ -7,6 +7,7 @@ Everything that depends on the grid alone is computed once, and filters and supp
 number of proposals, so that "segment everything" is one graph of tensor operations.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -21,9 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.upsampling import resize
-from anomalib_logic.models.components.weights import published_weights, read_state_dict, shorten
+from anomalib_logic.models.components.weights import published_weights, read_state_dict, shorten, watch_loading
 
 from .objects import Objects, calibrate_areas
+
+logger = logging.getLogger(__name__)
 
 ENCODERS = {
     "vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31)},
@@ -114,6 +117,7 @@ class SegmentAnything(nn.Module):
         self.prompt_encoder = PromptEncoder(WIDTH, (side, side), (size, size), mask_in_chans=16)
         transformer = TwoWayTransformer(depth=2, embedding_dim=WIDTH, num_heads=8, mlp_dim=2048)
         self.mask_decoder = MaskDecoder(transformer_dim=WIDTH, transformer=transformer)
+        watch_loading(self)
         if checkpoint is None and pre_trained:
             checkpoint = published_weights(model_type if model_type == "mobile_sam" else f"sam_{model_type}")
         if checkpoint is not None:
@@ -181,6 +185,10 @@ class SegmentAnything(nn.Module):
             seed: Not used.
         """
         del seed
+        if not self.loaded:
+            logger.warning(
+                "Segment Anything has random weights: pass sam_checkpoint=FILE or pre_trained=True to segment objects"
+            )
         if self.area_range is not None:
             self.areas.copy_(torch.tensor(self.area_range))
             return

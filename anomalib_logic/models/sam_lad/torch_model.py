@@ -414,6 +414,8 @@ class SamLadModel(nn.Module):
             features: Their standardised features, shape ``(Z, C, h, w)``.
             seed: Seed of the clusterings.
         """
+        if self.upsampler is not None and not self.upsampler.loaded:
+            logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
         self.objects.fit(images, features, seed)
         if self.composition is not None:
             self.composition.fit(features, seed)

@@ -146,3 +146,13 @@ def test_mobile_sams_checkpoint_is_loaded(tmp_path):
 def test_size_that_is_no_multiple_of_the_patch_is_refused():
     with pytest.raises(ValueError, match="sam_size must be a multiple of 16, got 100"):
         SegmentAnything("tiny", pre_trained=False, size=100)
+
+
+def test_random_weights_are_said_when_the_bank_is_filled_and_loaded_ones_are_not(model, picture, caplog):
+    model.area_range = (0.1, 0.5)
+    model.fit(picture[1], picture[1])
+    assert "Segment Anything has random weights: pass sam_checkpoint=FILE or pre_trained=True" in caplog.text
+    caplog.clear()
+    model.load_state_dict(model.state_dict())
+    model.fit(picture[1], picture[1])
+    assert not caplog.text
