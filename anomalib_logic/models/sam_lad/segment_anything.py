@@ -75,11 +75,12 @@ class SegmentAnything(nn.Module):
         iou_threshold: Least predicted IoU of a proposal.
         stability_threshold: Least stability of a proposal.
         duplicate_threshold: IoU of two masks from which on the worse is dropped.
-        candidates: Best proposals that are looked at for duplicates.
+        candidates: Best proposals that are looked at for duplicates, at least ``slots``.
         points_per_batch: Points that are decoded at a time.
 
     Raises:
-        ValueError: If ``size`` is not a multiple of 16, or the checkpoint is another one's.
+        ValueError: If ``size`` is not a multiple of 16, points are too few for the slots, or the checkpoint is another
+            one's.
         RuntimeError: If the checkpoint cannot be downloaded or is not the published one.
         FileNotFoundError: If ``checkpoint`` is not a file.
     """
@@ -103,6 +104,11 @@ class SegmentAnything(nn.Module):
         if size % PATCH or size <= 0:
             msg = f"sam_size must be a multiple of {PATCH}, got {size}"
             raise ValueError(msg)
+        if 3 * points**2 < slots:
+            msg = (
+                f"sam_points={points} give {3 * points**2} proposals, fewer than max_objects={slots}: raise sam_points"
+            )
+            raise ValueError(msg)
         self.model_type = model_type
         self.size = size
         self.slots = slots
@@ -110,7 +116,7 @@ class SegmentAnything(nn.Module):
         self.iou_threshold = iou_threshold
         self.stability_threshold = stability_threshold
         self.duplicate_threshold = duplicate_threshold
-        self.candidates = candidates
+        self.candidates = max(candidates, slots)
         self.points_per_batch = points_per_batch
         side = size // PATCH
         self.image_encoder = MobileEncoder() if model_type == "mobile_sam" else _create_encoder(model_type, size)
