@@ -15,7 +15,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional as F
 
-from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.arguments import check_choice, check_least
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.patch_features import PatchFeatures
 from anomalib_logic.models.components.precision import full_precision
@@ -65,6 +65,12 @@ def _as_bytes(images: torch.Tensor) -> torch.Tensor:
     """Undo ImageNet's normalisation."""
     mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     return ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _check_area_range(area_range: Sequence[float] | None) -> None:
+    if area_range is not None and (len(area_range) != 2 or not 0 <= area_range[0] < area_range[1] <= 1):
+        msg = f"area_range must be two shares of the image, the smaller first (0 <= a < b <= 1), got {area_range}"
+        raise ValueError(msg)
 
 
 class Comparison(NamedTuple):
@@ -130,9 +136,14 @@ class SamLadModel(nn.Module):
         self.image_size = image_size
         self.k = k
         check_choice("objects", objects, ObjectKind)
-        if k < 1:
-            msg = f"k must be at least 1, got {k}"
+        for name, value in (("k", k), ("max_objects", max_objects), ("scene_size", scene_size)):
+            check_least(name, value, 1)
+        check_least("object_size", object_size, 1)
+        check_least("clusters", 2 if clusters is None else clusters, 2)
+        if eps <= 0:
+            msg = f"eps must be above 0, got {eps}"
             raise ValueError(msg)
+        _check_area_range(area_range)
         if not 0 < coreset <= 1:
             msg = f"coreset must be above 0 and at most 1, got {coreset}"
             raise ValueError(msg)

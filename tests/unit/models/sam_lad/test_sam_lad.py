@@ -192,6 +192,13 @@ def test_image_without_objects_is_compared_as_a_whole_and_said_once(trained, cap
         ({"align": "abc"}, r"align must be one of \('combined', 'nearest', 'box', 'none'\), got 'abc'"),
         ({"upsample": 3}, r"upsample must be one of .*got 3"),
         ({"k": 0}, "k must be at least 1, got 0"),
+        ({"max_objects": 0}, "max_objects must be at least 1, got 0"),
+        ({"scene_size": 0}, "scene_size must be at least 1, got 0"),
+        ({"object_size": 0}, "object_size must be at least 1, got 0"),
+        ({"clusters": 1}, "clusters must be at least 2, got 1"),
+        ({"eps": 0.0}, r"eps must be above 0, got 0\.0"),
+        ({"area_range": [0.5, 0.1]}, r"area_range must be two shares .* got \[0\.5, 0\.1\]"),
+        ({"area_range": [0.1]}, "area_range must be two shares"),
         ({"coreset": 1.5}, r"coreset must be above 0 and at most 1, got 1\.5"),
     ],
 )

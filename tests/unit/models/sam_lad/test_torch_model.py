@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from anomalib_logic.models.sam_lad.bank import Bank, Template
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .conftest import SMALL, SQUARES, draw
@@ -90,3 +91,10 @@ def test_mixed_precision_changes_neither_scores_nor_maps(model):
     assert result.anomaly_map.dtype == torch.float
     assert torch.equal(result.pred_score, expected.pred_score)
     assert torch.equal(result.anomaly_map, expected.anomaly_map)
+
+
+@pytest.mark.parametrize("number", [2, 3, 49])
+def test_smallest_coreset_keeps_one_image(number):
+    bank = Bank()
+    bank.fill([Template(*(torch.rand(number, 3) for _ in Template._fields))], coreset=1e-3)
+    assert len(bank) == 1
