@@ -160,7 +160,7 @@ class JbuUpsampler(nn.Module):
             return features
         for stage in (self.up1, self.up2, self.up3, self.up4, self.up4)[: self.steps]:
             size = (2 * features.shape[2], 2 * features.shape[3])
-            features = stage(features, resize(images, size))
+            features = stage(features, average_pool(images, size))  # as FeatUp does, also to a larger size
         return features + 0.1 * self.fixup_proj(features)
 
 
