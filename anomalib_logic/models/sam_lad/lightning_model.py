@@ -219,7 +219,7 @@ class SamLad(MemoryBankMixin, AnomalibModule):
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """One pass without any optimisation; the bank is that of one process."""
+        """One epoch without any optimisation; the bank is that of one process."""
         return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
 
     @staticmethod

@@ -362,7 +362,7 @@ class SamLadModel(nn.Module):
     def look_up(self, images: torch.Tensor) -> tuple[Template, Comparison]:
         """Represent images and compare them with the bank, see :meth:`forward`."""
         if not len(self.bank):
-            msg = "the bank is empty: train the model (one pass fills the bank) or load a checkpoint"
+            msg = "the bank is empty: train the model (one epoch fills the bank) or load a checkpoint"
             raise RuntimeError(msg)
         query = self.represent(images)
         return query, self.compare(query)
@@ -450,7 +450,7 @@ class SamLadModel(nn.Module):
         )
         if self.composition is not None:
             held_out = self.composition.fit_gaussian(torch.cat([t.histogram for t in templates]))
-        sample = everything[:: max(1, number // CALIBRATION_IMAGES)]
+        sample = everything[:: -(-number // CALIBRATION_IMAGES)]
         parts = sample.split(CHUNK)
         # Templates are large and are read again: only the comparisons are kept.
         compared = [self.compare(self.bank.template(part), exclude=part) for part in parts]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from anomalib_logic.models.sam_lad import composition, torch_model
 from anomalib_logic.models.sam_lad.bank import Bank, Template
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
@@ -98,3 +99,17 @@ def test_smallest_coreset_keeps_one_image(number):
     bank = Bank()
     bank.fill([Template(*(torch.rand(number, 3) for _ in Template._fields))], coreset=1e-3)
     assert len(bank) == 1
+
+
+def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
+    monkeypatch.setattr(torch_model, "CALIBRATION_IMAGES", 6)
+    compared, compare = [], SamLadModel.compare
+    monkeypatch.setattr(SamLadModel, "compare", lambda *args, **kwargs: compared.append(1) or compare(*args, **kwargs))
+    filled(normals)
+    assert 0 < len(compared) <= 6
+
+
+def test_composition_leaves_out_at_most_so_many_normals(monkeypatch):
+    monkeypatch.setattr(composition, "LEAVE_OUT", 6)
+    held_out = composition.Composition(3, words=4).fit_gaussian(torch.rand(10, 4))
+    assert 0 < len(held_out) <= 6
