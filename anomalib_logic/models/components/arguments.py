@@ -35,3 +35,15 @@ def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
         msg = f"{name} must be one number or two (height and width), got {value}"
         raise ValueError(msg)
     return values
+
+
+def check_least(name: str, value: int, least: int) -> int:
+    """Return ``value`` if it is not below ``least``.
+
+    Raises:
+        ValueError: If it is; the message names the argument.
+    """
+    if value < least:
+        msg = f"{name} must be at least {least}, got {value}"
+        raise ValueError(msg)
+    return value

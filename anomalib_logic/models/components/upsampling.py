@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .weights import read_state_dict, shorten
+from .weights import read_state_dict, shorten, watch_loading
 
 FACTORS = (1, 2, 4, 8, 16, 32)
 RADIUS = 3
@@ -135,6 +135,7 @@ class JbuUpsampler(nn.Module):
         self.norm = nn.LayerNorm(channels) if norm else None
         self.up1, self.up2, self.up3, self.up4 = (JbuStage() for _ in range(4))
         self.fixup_proj = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, channels, 1))
+        watch_loading(self)
         self.requires_grad_(False)
         self.eval()
 
@@ -159,7 +160,7 @@ class JbuUpsampler(nn.Module):
             return features
         for stage in (self.up1, self.up2, self.up3, self.up4, self.up4)[: self.steps]:
             size = (2 * features.shape[2], 2 * features.shape[3])
-            features = stage(features, resize(images, size))
+            features = stage(features, average_pool(images, size))  # as FeatUp does, also to a larger size
         return features + 0.1 * self.fixup_proj(features)
 
 

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import torch
 from anomalib.utils.path import get_pretrained_weights_dir
 from safetensors.torch import load_file
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -77,30 +78,44 @@ def published_weights(name: str) -> Path:
     path = get_pretrained_weights_dir() / name / file.url.rsplit("/", 1)[-1]
     if not path.is_file():
         _download(name, file, path)
-    _check(name, file, path)
+    elif difference := _difference(name, file, path):
+        msg = f"{path} is not the published file '{name}': {difference}; delete it to download it anew"
+        raise RuntimeError(msg)
     return path
 
 
 def _download(name: str, file: PublishedFile, path: Path) -> None:
+    """Download beside the path, and move into place what is complete and the published file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     logger.info("downloading %s to %s", file.url, path)
+    remedy = f"download the file on another machine and put it at {path}, or pass its path as an argument"
     try:
-        with urlopen(file.url, timeout=60) as source, part.open("wb") as target:
-            while block := source.read(1 << 20):
-                target.write(block)
+        _fetch(file.url, part)
+        if difference := _difference(name, file, part):
+            msg = f"{file.url} is not the published file '{name}': {difference}; {remedy}"
+            raise RuntimeError(msg)
         part.replace(path)
     except OSError as error:
-        msg = (
-            f"could not download the weights '{name}' from {file.url} ({error}): download the file on another "
-            f"machine and put it at {path}, or pass its path as an argument"
-        )
+        msg = f"could not download the weights '{name}' from {file.url} ({error}): {remedy}"
         raise RuntimeError(msg) from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def _check(name: str, file: PublishedFile, path: Path) -> None:
+def _fetch(url: str, part: Path) -> None:
+    with urlopen(url, timeout=60) as source, part.open("wb") as target:
+        length = source.headers.get("Content-Length")
+        while block := source.read(1 << 20):
+            target.write(block)
+    size = part.stat().st_size
+    if length is not None and size != int(length):
+        msg = f"it was cut short: {size} of {length} bytes"
+        raise OSError(msg)
+
+
+def _difference(name: str, file: PublishedFile, path: Path) -> str | None:
+    """Say how a file differs from the published one, if it does."""
     size = path.stat().st_size
     hasher = hashlib.sha256()
     with path.open("rb") as content:
@@ -109,12 +124,9 @@ def _check(name: str, file: PublishedFile, path: Path) -> None:
     digest = hasher.hexdigest()
     if file.sha256 is None:
         logger.warning("no digest is published for '%s'; this file's SHA-256 is %s", name, digest)
-    if file.sha256 not in (None, digest) or file.size not in (None, size):
-        msg = (
-            f"{path} is not the published file '{name}': it has {size} bytes and SHA-256 {digest}, expected "
-            f"{file.sha256 or 'any'}; delete it to download it anew"
-        )
-        raise RuntimeError(msg)
+    if file.sha256 in (None, digest) and file.size in (None, size):
+        return None
+    return f"it has {size} bytes and SHA-256 {digest}, expected {file.sha256 or 'any'}"
 
 
 def read_state_dict(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
@@ -147,6 +159,17 @@ def read_state_dict(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
         msg = f"{argument} file {path} holds no state dict (names and tensors)"
         raise ValueError(msg)
     return content
+
+
+def watch_loading(module: nn.Module) -> None:
+    """Give a module the attribute ``loaded``, which becomes true with any state dict that is loaded into it."""
+    module.loaded = False
+    module.register_load_state_dict_post_hook(_mark_loaded)
+
+
+def _mark_loaded(module: nn.Module, incompatible_keys: object) -> None:
+    del incompatible_keys
+    module.loaded = True
 
 
 def shorten(names: list[str], most: int = 8) -> str:

@@ -4,7 +4,6 @@
 """Anomaly map and image score of GLCF (paper section III-E2, equations 5 to 7)."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -14,19 +13,13 @@ from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice
 from anomalib_logic.models.components.normal_statistics import MapNormalization
+from anomalib_logic.models.components.precision import full_precision
 
 Distance = Literal["mse", "cosine"]
 Branch = Literal["both", "local", "global"]
 Criterion = Literal["estimation", "correspondence"]
 ImageScore = Literal["std", "max", "top"]
 TOP_SHARE = 0.02  # share of the map's positions that the image score "top" averages
-
-
-def full_precision(device: torch.device) -> AbstractContextManager:
-    """Switch automatic mixed precision off, where it is on: half precision is too coarse for scores."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def position_distance(first: torch.Tensor, second: torch.Tensor, distance: Distance) -> torch.Tensor:

@@ -116,7 +116,7 @@ class Bank(DynamicBufferMixin):
             raise ValueError(msg)
         fields = [torch.cat(field) for field in zip(*templates, strict=True)]
         if coreset < 1.0 and len(fields[0]) > 1:
-            share = max(coreset, 1 / len(fields[0]))
+            share = max(coreset, 1.5 / len(fields[0]))  # of which the integer part is taken
             chosen = KCenterGreedy(fields[0].float(), share).select_coreset_idxs()
             fields = [field[sorted(chosen)] for field in fields]
         for name, field in zip(Template._fields, fields, strict=True):

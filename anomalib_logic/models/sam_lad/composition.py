@@ -69,7 +69,7 @@ class Composition(nn.Module):
         """
         values = histograms.double().cpu().numpy()
         self._set(values)
-        rows = range(0, len(values), max(1, len(values) // LEAVE_OUT))
+        rows = range(0, len(values), -(-len(values) // LEAVE_OUT))
         if len(values) < 3:
             return torch.zeros(len(rows))
         held_out = []

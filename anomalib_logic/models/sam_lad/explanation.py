@@ -67,7 +67,8 @@ def _canvas(picture: torch.Tensor, size: int) -> np.ndarray:
 
 
 def _resize(masks: torch.Tensor, size: int) -> np.ndarray:
-    return (F.interpolate(masks[None].float(), (size, size), mode="bilinear")[0] > 0.5).numpy()
+    # Objects are the batch: interpolation refuses maps of no channels, but not batches of no maps.
+    return (F.interpolate(masks[:, None].float(), (size, size), mode="bilinear")[:, 0] > 0.5).numpy()
 
 
 def _colour(index: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from anomalib_logic.models.components.training import normal_batches
 from .bank import Template
 from .descriptor import Descriptor
 from .explanation import Explanation
-from .torch_model import EMPTY_UPSAMPLERS, Alignment, ImageScore, ObjectKind, SamLadModel, Selection
+from .torch_model import CHUNK, EMPTY_UPSAMPLERS, Alignment, ImageScore, ObjectKind, SamLadModel, Selection
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,13 @@ class SamLad(MemoryBankMixin, AnomalibModule):
 
     Args:
         backbone: timm vision transformer, or model with feature maps at strides 4 and 8.
-        pre_trained: Download and use timm's published weights of the backbone.
+        pre_trained: Download and use published weights: timm's of the backbone and, without ``sam_checkpoint``, those
+            of Segment Anything. If false, they are random where no file is given.
         backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download.
         objects: ``"sam_vit_h"``, ``"sam_vit_l"``, ``"sam_vit_b"`` or ``"mobile_sam"`` (Segment Anything; the last is
             smaller), or ``"cluster"``: segments of clustered features, which need no further network (ours).
-        sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download.
+        sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download, if
+            ``pre_trained``.
         upsample: Factor by which features are up-sampled from the grid of patches (stride 16 for a pyramid): 1, 2, 4,
             8, 16 or 32.
         upsampler_weights: Checkpoint of FeatUp's up-sampler for this backbone, or the name of a published one,
@@ -217,7 +219,7 @@ class SamLad(MemoryBankMixin, AnomalibModule):
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """One pass without any optimisation; the bank is that of one process."""
+        """One epoch without any optimisation; the bank is that of one process."""
         return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
 
     @staticmethod
@@ -238,7 +240,8 @@ class SamLad(MemoryBankMixin, AnomalibModule):
         with torch.no_grad():
             self.model.standardization.finalize()
             self.model.fit_objects(*self._take_sample(), self.seed)
-            self.model.fit([self.model.represent(batch.image) for batch in normal_batches(self)])
+            batches = normal_batches(self)
+            self.model.fit([self.model.represent(part) for batch in batches for part in batch.image.split(CHUNK)])
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
@@ -258,9 +261,15 @@ class SamLad(MemoryBankMixin, AnomalibModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Add anomaly maps and scores to a batch."""
         del batch_idx
-        query, compared = self.model.look_up(batch.image)
-        self.say_what_was_found(query)
-        return batch.update(**self.model.score(query, compared)._asdict())
+        results = []
+        for part in batch.image.split(CHUNK):  # memory does not grow with the batch
+            query, compared = self.model.look_up(part)
+            self.say_what_was_found(query)
+            results.append(self.model.score(query, compared))
+        return batch.update(
+            pred_score=torch.cat([result.pred_score for result in results]),
+            anomaly_map=torch.cat([result.anomaly_map for result in results]),
+        )
 
     def explain(self, images: torch.Tensor) -> list[Explanation]:
         """Say which objects images have, which partners they were matched with, and what is missing.

@@ -199,6 +199,8 @@ class ObjectMatching(nn.Module):
             return
         self._measure_precision(descriptors, boxes, valid)
         pairs = valid[:, None, :, None] & valid[neighbors].unsqueeze(2)
+        if not pairs.any():
+            return
         scores = self.scores(descriptors, boxes, descriptors[neighbors], boxes[neighbors])
         best = scores[_mutual_best(scores, pairs)].float()
         self.dustbin.copy_(best.quantile(quantile))

@@ -61,7 +61,8 @@ def nearest_distance(features: torch.Tensor, references: torch.Tensor, weights: 
     Returns:
         Distances, shape ``(..., P)``.
     """
-    products = features.unsqueeze(-3).transpose(-1, -2) @ references
-    squared = references.square().sum(dim=-2).unsqueeze(-2) - 2 * products
-    squared = squared.amin(dim=-1) + (1 - weights.unsqueeze(-1)) * 1e6
+    # |r|² - 2 f·r as one matrix product: of the P x P values of each reference there is one copy.
+    left = torch.cat([-2 * features, torch.ones_like(features[..., :1, :])], dim=-2).unsqueeze(-3).transpose(-1, -2)
+    right = torch.cat([references, references.square().sum(dim=-2, keepdim=True)], dim=-2)
+    squared = (left @ right).amin(dim=-1) + (1 - weights.unsqueeze(-1)) * 1e6
     return (squared.amin(dim=-2) + features.square().sum(dim=-2)).clamp_min(0).sqrt()

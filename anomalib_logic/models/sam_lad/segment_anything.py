@@ -7,6 +7,7 @@ Everything that depends on the grid alone is computed once, and filters and supp
 number of proposals, so that "segment everything" is one graph of tensor operations.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -21,9 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.upsampling import resize
-from anomalib_logic.models.components.weights import published_weights, read_state_dict, shorten
+from anomalib_logic.models.components.weights import published_weights, read_state_dict, shorten, watch_loading
 
 from .objects import Objects, calibrate_areas
+
+logger = logging.getLogger(__name__)
 
 ENCODERS = {
     "vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31)},
@@ -72,11 +75,12 @@ class SegmentAnything(nn.Module):
         iou_threshold: Least predicted IoU of a proposal.
         stability_threshold: Least stability of a proposal.
         duplicate_threshold: IoU of two masks from which on the worse is dropped.
-        candidates: Best proposals that are looked at for duplicates.
+        candidates: Best proposals that are looked at for duplicates, at least ``slots``.
         points_per_batch: Points that are decoded at a time.
 
     Raises:
-        ValueError: If ``size`` is not a multiple of 16, or the checkpoint is another one's.
+        ValueError: If ``size`` is not a multiple of 16, points are too few for the slots, or the checkpoint is another
+            one's.
         RuntimeError: If the checkpoint cannot be downloaded or is not the published one.
         FileNotFoundError: If ``checkpoint`` is not a file.
     """
@@ -100,6 +104,11 @@ class SegmentAnything(nn.Module):
         if size % PATCH or size <= 0:
             msg = f"sam_size must be a multiple of {PATCH}, got {size}"
             raise ValueError(msg)
+        if 3 * points**2 < slots:
+            msg = (
+                f"sam_points={points} give {3 * points**2} proposals, fewer than max_objects={slots}: raise sam_points"
+            )
+            raise ValueError(msg)
         self.model_type = model_type
         self.size = size
         self.slots = slots
@@ -107,13 +116,14 @@ class SegmentAnything(nn.Module):
         self.iou_threshold = iou_threshold
         self.stability_threshold = stability_threshold
         self.duplicate_threshold = duplicate_threshold
-        self.candidates = candidates
+        self.candidates = max(candidates, slots)
         self.points_per_batch = points_per_batch
         side = size // PATCH
         self.image_encoder = MobileEncoder() if model_type == "mobile_sam" else _create_encoder(model_type, size)
         self.prompt_encoder = PromptEncoder(WIDTH, (side, side), (size, size), mask_in_chans=16)
         transformer = TwoWayTransformer(depth=2, embedding_dim=WIDTH, num_heads=8, mlp_dim=2048)
         self.mask_decoder = MaskDecoder(transformer_dim=WIDTH, transformer=transformer)
+        watch_loading(self)
         if checkpoint is None and pre_trained:
             checkpoint = published_weights(model_type if model_type == "mobile_sam" else f"sam_{model_type}")
         if checkpoint is not None:
@@ -181,6 +191,10 @@ class SegmentAnything(nn.Module):
             seed: Not used.
         """
         del seed
+        if not self.loaded:
+            logger.warning(
+                "Segment Anything has random weights: pass sam_checkpoint=FILE or pre_trained=True to segment objects"
+            )
         if self.area_range is not None:
             self.areas.copy_(torch.tensor(self.area_range))
             return

@@ -15,9 +15,10 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional as F
 
-from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.arguments import check_choice, check_least
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.patch_features import PatchFeatures
+from anomalib_logic.models.components.precision import full_precision
 from anomalib_logic.models.components.upsampling import JbuUpsampler, check_factor, load_jbu_upsampler, resize
 from anomalib_logic.models.components.weights import PUBLISHED, published_weights
 
@@ -40,9 +41,10 @@ Selection = Literal["nearest", "random"]
 ImageScore = Literal["top", "max", "std"]
 FLOOR = 0.3  # of the average usual distance, added to that of each place
 LEAST = -3.0  # deviations below the mean that an image score can speak for normality
+LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
 CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
 PICTURE = 128  # height and width of the pictures kept for explanations
-CHUNK = 4  # images compared at a time while fitting
+CHUNK = 1  # images compared at a time while fitting and testing
 
 
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
@@ -63,6 +65,12 @@ def _as_bytes(images: torch.Tensor) -> torch.Tensor:
     """Undo ImageNet's normalisation."""
     mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     return ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _check_area_range(area_range: Sequence[float] | None) -> None:
+    if area_range is not None and (len(area_range) != 2 or not 0 <= area_range[0] < area_range[1] <= 1):
+        msg = f"area_range must be two shares of the image, the smaller first (0 <= a < b <= 1), got {area_range}"
+        raise ValueError(msg)
 
 
 class Comparison(NamedTuple):
@@ -128,9 +136,14 @@ class SamLadModel(nn.Module):
         self.image_size = image_size
         self.k = k
         check_choice("objects", objects, ObjectKind)
-        if k < 1:
-            msg = f"k must be at least 1, got {k}"
+        for name, value in (("k", k), ("max_objects", max_objects), ("scene_size", scene_size)):
+            check_least(name, value, 1)
+        check_least("object_size", object_size, 1)
+        check_least("clusters", 2 if clusters is None else clusters, 2)
+        if eps <= 0:
+            msg = f"eps must be above 0, got {eps}"
             raise ValueError(msg)
+        _check_area_range(area_range)
         if not 0 < coreset <= 1:
             msg = f"coreset must be above 0 and at most 1, got {coreset}"
             raise ValueError(msg)
@@ -182,10 +195,12 @@ class SamLadModel(nn.Module):
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute up-sampled features of normalised images, one map a scale, shapes ``(N, C_i, h, w)``."""
-        maps = self.backbone(images)
-        if self.upsampler is not None:
-            return [self.upsampler(maps[-1], images)]
-        return [resize(m, self.grid) for m in maps]
+        with full_precision(images.device):
+            images = images.to(self.score_mean.dtype)
+            maps = self.backbone(images)
+            if self.upsampler is not None:
+                return [self.upsampler(maps[-1], images)]
+            return [resize(m, self.grid) for m in maps]
 
     def standardize(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Each channel by its mean and deviation, each map with the same weight, shape ``(N, C, H, W)``."""
@@ -193,6 +208,10 @@ class SamLadModel(nn.Module):
 
     def represent(self, images: torch.Tensor) -> Template:
         """Compute everything that is compared of normalised images, shape ``(N, 3, H, W)``."""
+        with full_precision(images.device):
+            return self._represent(images.to(self.score_mean.dtype))
+
+    def _represent(self, images: torch.Tensor) -> Template:
         features = self.standardize(self.features(images))
         found = self.objects(images, features)
         boxes = bounding_boxes(found.masks)
@@ -220,6 +239,10 @@ class SamLadModel(nn.Module):
             query: Images to compare.
             exclude: Index in the bank that must not be a reference, shape ``(N,)``: of the query itself.
         """
+        with full_precision(query.key.device):
+            return self._compare(query, exclude)
+
+    def _compare(self, query: Template, exclude: torch.Tensor | None) -> Comparison:
         available = len(self.bank) - (exclude is not None)
         references = self.bank.search(query.key, min(self.k, available), exclude)
         if self.selection == "random":
@@ -229,26 +252,38 @@ class SamLadModel(nn.Module):
         scores = self.matching.scores(query.descriptors, query.boxes, descriptors, boxes)
         matches = self.matching(scores, query.valid, valid)
         missing = self.matching.missing(matches, descriptors, boxes, valid)
+        scene = self._measure_scene(query, references, matches)
         return Comparison(
             references=references,
             matches=matches,
             missing=missing & self.score_missing,
             surplus=query.valid & ~matches.matched.any(dim=1),
-            objects=self._measure_objects(query, references, valid, matches),
-            scene=self._measure_scene(query, references, matches),
+            objects=self._measure_objects(query, references, valid, matches, scene),
+            scene=scene,
             place=self._measure_place(query, references),
             composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
         )
 
     def _measure_objects(
-        self, query: Template, references: torch.Tensor, valid: torch.Tensor, matches: Matches
+        self,
+        query: Template,
+        references: torch.Tensor,
+        valid: torch.Tensor,
+        matches: Matches,
+        scene: torch.Tensor,
     ) -> torch.Tensor:
-        """Distances of objects to their partners, or to the closest object where there is none, in their frames."""
+        """Distances of objects to their partners, or to the closest object where there is none, in their frames.
+
+        Where no reference has any object, they are the scene's.
+        """
         crops = self.bank.objects("crops", references, matches.partner).transpose(1, 2).flatten(4)
         matched = matches.matched.transpose(1, 2).float()
         present = valid.float().gather(2, matches.partner).transpose(1, 2)
         weights = torch.where(matched.amax(dim=-1, keepdim=True) > 0, matched, present)
-        return self._measure(query.crops.flatten(3), crops, weights).view(*query.crop_masks.shape)
+        distances = self._measure(query.crops.flatten(3), crops, weights).view(*query.crop_masks.shape)
+        scene = scene.unsqueeze(1).expand(-1, query.boxes.shape[1], -1, -1)
+        comparable = valid.flatten(1).any(dim=1)[:, None, None, None]
+        return torch.where(comparable, distances, crop_own(scene, query.boxes, self.object_size))
 
     def _measure_scene(self, query: Template, references: torch.Tensor, matches: Matches) -> torch.Tensor:
         """Distances of the whole image, position by position or to the nearest of the references' features."""
@@ -327,13 +362,17 @@ class SamLadModel(nn.Module):
     def look_up(self, images: torch.Tensor) -> tuple[Template, Comparison]:
         """Represent images and compare them with the bank, see :meth:`forward`."""
         if not len(self.bank):
-            msg = "the bank is empty: train the model (one pass fills the bank) or load a checkpoint"
+            msg = "the bank is empty: train the model (one epoch fills the bank) or load a checkpoint"
             raise RuntimeError(msg)
         query = self.represent(images)
         return query, self.compare(query)
 
     def score(self, query: Template, compared: Comparison) -> InferenceBatch:
         """Anomaly map and score of images that were compared with the bank, see :meth:`forward`."""
+        with full_precision(query.key.device):
+            return self._score(query, compared)
+
+    def _score(self, query: Template, compared: Comparison) -> InferenceBatch:
         distances = self.distance_maps(query, compared)
         score = self.fuse(self.scores(distances, compared))
         anomaly_map = distances.sum(dim=1) + self.novelty * self.novelty_map(query, compared)
@@ -386,6 +425,8 @@ class SamLadModel(nn.Module):
             features: Their standardised features, shape ``(Z, C, h, w)``.
             seed: Seed of the clusterings.
         """
+        if self.upsampler is not None and not self.upsampler.loaded:
+            logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
         self.objects.fit(images, features, seed)
         if self.composition is not None:
             self.composition.fit(features, seed)
@@ -409,22 +450,34 @@ class SamLadModel(nn.Module):
         )
         if self.composition is not None:
             held_out = self.composition.fit_gaussian(torch.cat([t.histogram for t in templates]))
-        sample = everything[:: max(1, number // CALIBRATION_IMAGES)]
-        pairs = [(t := self.bank.template(part), self.compare(t, exclude=part)) for part in sample.split(CHUNK)]
-        inside = torch.cat([(t.crop_masks > 0.5)[t.valid] for t, _ in pairs])
-        objects = torch.cat([c.objects[t.valid] for t, c in pairs])[inside]
-        scenes = torch.cat([c.scene for _, c in pairs])
+        sample = everything[:: -(-number // CALIBRATION_IMAGES)]
+        parts = sample.split(CHUNK)
+        # Templates are large and are read again: only the comparisons are kept.
+        compared = [self.compare(self.bank.template(part), exclude=part) for part in parts]
+        valid = self.bank.get("valid", sample)
+        inside = self.bank.get("crop_masks", sample)[valid] > 0.5
+        objects = torch.cat([c.objects for c in compared])[valid][inside]
+        scenes = torch.cat([c.scene for c in compared])
         self.usual.copy_(torch.stack([objects.mean() if len(objects) else scenes.mean(), scenes.mean()]))
         self.usual.clamp_min_(1e-6)
         if self.align == "combined":
-            usual = torch.cat([c.place for _, c in pairs]).mean(dim=0)[None, None]
+            usual = torch.cat([c.place for c in compared]).mean(dim=0)[None, None]
             usual = F.avg_pool2d(usual, 5, stride=1, padding=2, count_include_pad=False)[0, 0]
             self.usual_place.copy_((usual + FLOOR * usual.mean()).clamp_min(1e-6))
-        maps = [self.distance_maps(t, c) for t, c in pairs]
-        scores = torch.cat([self.scores(m, c) for m, (_, c) in zip(maps, pairs, strict=True)])
+        maps = [self.distance_maps(self.bank.template(part), c) for part, c in zip(parts, compared, strict=True)]
+        scores = torch.cat([self.scores(m, c) for m, c in zip(maps, compared, strict=True)])
         self.novelty.copy_(torch.cat([m.sum(dim=1).flatten(1).amax(dim=1) for m in maps]).mean())
         self.score_mean.copy_(scores.mean(dim=0))
         self.score_std.copy_(scores.std(dim=0))
         if self.composition is not None:
             self.score_mean[4], self.score_std[4] = held_out.mean(), held_out.std()
+        if self.composition is None or number <= 2 or len(held_out) <= 2:
+            self.score_std[4] = 1
+        self._bound_deviations(len(scores))
+
+    def _bound_deviations(self, number: int) -> None:
+        """Keep the deviations of the scores of a number of normals from being smaller than these can show."""
+        self.score_std[:3].clamp_min_(LEAST_DEVIATION)
+        # What none of n normals shows may still happen to one of n.
+        self.score_std[3].clamp_min_(number**-0.5)
         self.score_std.clamp_min_(1e-6)

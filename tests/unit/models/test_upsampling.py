@@ -88,15 +88,15 @@ def slow_stage(source, guidance, state, stage):
     return result
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-def test_upsampler_equals_the_slow_reference(path, checkpoint, factor):
+@pytest.mark.parametrize(("factor", "size"), [(2, (40, 50)), (4, (40, 50)), (2, (6, 7))])
+def test_upsampler_equals_the_slow_reference(path, checkpoint, factor, size):
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(1, CHANNELS, 4, 5, generator=generator)
-    images = torch.randn(1, 3, 40, 50, generator=generator)
+    images = torch.randn(1, 3, *size, generator=generator)
     expected = features[0]
     for stage in range(1, round(math.log2(factor)) + 1):
-        size = (4 * 2**stage, 5 * 2**stage)
-        expected = slow_stage(expected, F.adaptive_avg_pool2d(images, size)[0], checkpoint, stage)
+        grid = (4 * 2**stage, 5 * 2**stage)
+        expected = slow_stage(expected, F.adaptive_avg_pool2d(images, grid)[0], checkpoint, stage)
     fixup = checkpoint["upsampler.fixup_proj.1.weight"], checkpoint["upsampler.fixup_proj.1.bias"]
     expected = expected + 0.1 * F.conv2d(expected[None], *fixup)[0]
     result = load_jbu_upsampler(path, CHANNELS, factor)(features, images)

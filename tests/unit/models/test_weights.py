@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import hashlib
+import io
 
 import pytest
 import torch
@@ -35,6 +36,28 @@ def test_failed_download_says_where_to_put_the_file_and_leaves_nothing(published
     with pytest.raises(RuntimeError, match=r"could not download the weights 'small'.*put it at .*small\.pth"):
         published_weights("small")
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def cached_files(tmp_path):
+    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_download_cut_short_is_refused_and_leaves_nothing(published, tmp_path, monkeypatch):
+    class CutShort(io.BytesIO):
+        headers = {"Content-Length": "5"}
+
+    monkeypatch.setattr(weights, "urlopen", lambda *args, **kwargs: CutShort(b"abc"))
+    monkeypatch.setitem(weights.PUBLISHED, "small", PublishedFile(published.as_uri()))
+    with pytest.raises(RuntimeError, match="it was cut short: 3 of 5 bytes"):
+        published_weights("small")
+    assert not cached_files(tmp_path)
+
+
+def test_download_of_another_file_is_refused_and_leaves_nothing(published, tmp_path):
+    published.write_bytes(b"another file")
+    with pytest.raises(RuntimeError, match=r"is not the published file 'small'.*put it at .*small\.pth"):
+        published_weights("small")
+    assert not cached_files(tmp_path)
 
 
 def test_file_that_is_not_the_published_one_is_refused(published):

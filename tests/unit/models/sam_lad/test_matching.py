@@ -146,3 +146,12 @@ def test_identical_objects_are_told_apart_by_place_where_places_are_fixed(genera
     scores = matching.scores(looks[:1], boxes[:1], looks[None, 1:2], boxes[None, 1:2])
     matches = matching(scores, all_valid(1, 12), all_valid(1, 1, 12))
     assert matches.partner[0, 0].tolist() == list(range(12))
+
+
+def test_calibration_with_one_normal_that_has_objects_changes_nothing(generator):
+    looks, boxes, _ = normals(generator, 4, False)
+    valid = torch.zeros(4, 6, dtype=torch.bool)
+    valid[1] = True
+    matching = ObjectMatching()
+    matching.calibrate(looks, boxes, valid, neighbors_of(4))
+    assert (matching.dustbin.item(), matching.temperature.item()) == (1.0, 1.0)

@@ -3,8 +3,9 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from anomalib_logic.models.sam_lad.measurement import mahalanobis
+from anomalib_logic.models.sam_lad.measurement import mahalanobis, nearest_distance
 
 
 def by_definition(features, references, eps):
@@ -38,3 +39,39 @@ def test_reference_that_does_not_count_changes_nothing():
     result = mahalanobis(features, references, torch.tensor([[1.0, 0.0, 1.0]]), 0.1)
     expected = mahalanobis(features, references[:, [0, 2]], torch.ones(1, 2), 0.1)
     torch.testing.assert_close(result, expected)
+
+
+def nearest_case():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 5, 8, 30, generator=generator)
+    return features, torch.randn(2, 5, 3, 8, 30, generator=generator), torch.tensor([1.0, 0.0, 1.0]).expand(2, 5, 3)
+
+
+def test_nearest_distance_is_the_least_of_all_pairs_that_count():
+    features, references, weights = nearest_case()
+    pairs = torch.cdist(features.unsqueeze(2).transpose(-1, -2), references.transpose(-1, -2))
+    expected = pairs[:, :, [0, 2]].amin(dim=(2, 4))
+    torch.testing.assert_close(nearest_distance(features, references, weights), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_nearest_distance_holds_all_pairs_once():
+    features, references, weights = nearest_case()
+    with Made() as made:
+        nearest_distance(features, references, weights)
+    pairs = 2 * 5 * 3 * 30 * 30
+    assert sum(elements >= pairs for elements in made.storages.values()) == 1
+
+
+class Made(TorchDispatchMode):
+    """Remember the storages that operations make, and their size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages, self.results = {}, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.results.append(result)  # so that no storage is used again
+            self.storages[result.untyped_storage().data_ptr()] = result.untyped_storage().nbytes() // 4
+        return result

@@ -125,19 +125,27 @@ def test_coreset_keeps_its_share(tmp_path, folder, small):
     ids=str,
 )
 def test_every_switch_trains_and_tests(tmp_path, folder, small, arguments):
-    results = engine(tmp_path).train(SamLad(**{**small, **arguments}), datamodule=datamodule(folder))
+    model = SamLad(**{**small, **arguments})
+    results = engine(tmp_path).train(model, datamodule=datamodule(folder))
+    result = model.eval()(images_of(folder, "bad"))
+    assert torch.isfinite(result.pred_score).all()
+    assert torch.isfinite(result.anomaly_map).all()
+    assert result.anomaly_map.shape == (4, 1, 64, 96)
+    assert result.pred_score.unique().numel() > 1
     assert 0 <= results[0]["image_AUROC"] <= 1
 
 
 def test_real_segment_anything_network_goes_through_training_and_checkpoint(tmp_path, folder, small, monkeypatch):
     tiny = {"embed_dim": 32, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)}
     monkeypatch.setitem(segment_anything.ENCODERS, "vit_b", tiny)
+    torch.manual_seed(0)
     model = SamLad(**{**small, "objects": "sam_vit_b"}, sam_size=64, sam_points=4)
-    model.model.objects.iou_threshold = -1e3
+    model.model.objects.iou_threshold, model.model.objects.stability_threshold = -1e3, 0.0
     run = engine(tmp_path)
     run.fit(model, datamodule=datamodule(folder))
     loaded = SamLad.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
-    loaded.model.objects.iou_threshold = -1e3
+    loaded.model.objects.iou_threshold, loaded.model.objects.stability_threshold = -1e3, 0.0
+    assert model.model.bank.valid.any(dim=1).all()
     images = torch.rand(2, 3, 64, 96)
     assert torch.equal(model.eval()(images).pred_score, loaded.eval()(images).pred_score)
 
@@ -192,6 +200,13 @@ def test_image_without_objects_is_compared_as_a_whole_and_said_once(trained, cap
         ({"align": "abc"}, r"align must be one of \('combined', 'nearest', 'box', 'none'\), got 'abc'"),
         ({"upsample": 3}, r"upsample must be one of .*got 3"),
         ({"k": 0}, "k must be at least 1, got 0"),
+        ({"max_objects": 0}, "max_objects must be at least 1, got 0"),
+        ({"scene_size": 0}, "scene_size must be at least 1, got 0"),
+        ({"object_size": 0}, "object_size must be at least 1, got 0"),
+        ({"clusters": 1}, "clusters must be at least 2, got 1"),
+        ({"eps": 0.0}, r"eps must be above 0, got 0\.0"),
+        ({"area_range": [0.5, 0.1]}, r"area_range must be two shares .* got \[0\.5, 0\.1\]"),
+        ({"area_range": [0.1]}, "area_range must be two shares"),
         ({"coreset": 1.5}, r"coreset must be above 0 and at most 1, got 1\.5"),
     ],
 )

@@ -129,7 +129,7 @@ def mobile_sams_name(name: str) -> str:
 
 def test_mobile_sams_checkpoint_is_loaded(tmp_path):
     torch.manual_seed(0)
-    model = SegmentAnything("mobile_sam", pre_trained=False, size=128, points=2)
+    model = SegmentAnything("mobile_sam", pre_trained=False, size=128, points=3)
     state = {mobile_sams_name(k): v for k, v in model.state_dict().items() if k not in ("grid", "areas")}
     assert "image_encoder.patch_embed.seq.2.bn.running_mean" in state
     assert "image_encoder.layers.2.downsample.conv2.c.weight" in state
@@ -137,7 +137,7 @@ def test_mobile_sams_checkpoint_is_loaded(tmp_path):
     assert "image_encoder.layers.3.blocks.1.attn.attention_biases" in state
     state |= {"image_encoder.norm_head.weight": torch.ones(320), "image_encoder.head.weight": torch.ones(5, 320)}
     torch.save(state, tmp_path / "mobile_sam.pt")
-    loaded = SegmentAnything("mobile_sam", tmp_path / "mobile_sam.pt", size=128, points=2)
+    loaded = SegmentAnything("mobile_sam", tmp_path / "mobile_sam.pt", size=128, points=3)
     image = torch.randn(1, 3, 128, 128)
     assert model.image_encoder(image).shape == (1, 256, 8, 8)
     torch.testing.assert_close(loaded.image_encoder(image), model.image_encoder(image))
@@ -146,3 +146,22 @@ def test_mobile_sams_checkpoint_is_loaded(tmp_path):
 def test_size_that_is_no_multiple_of_the_patch_is_refused():
     with pytest.raises(ValueError, match="sam_size must be a multiple of 16, got 100"):
         SegmentAnything("tiny", pre_trained=False, size=100)
+
+
+def test_random_weights_are_said_when_the_bank_is_filled_and_loaded_ones_are_not(model, picture, caplog):
+    model.area_range = (0.1, 0.5)
+    model.fit(picture[1], picture[1])
+    assert "Segment Anything has random weights: pass sam_checkpoint=FILE or pre_trained=True" in caplog.text
+    caplog.clear()
+    model.load_state_dict(model.state_dict())
+    model.fit(picture[1], picture[1])
+    assert not caplog.text
+
+
+def test_fewer_proposals_than_slots_are_refused():
+    with pytest.raises(ValueError, match="sam_points=2 give 12 proposals, fewer than max_objects=20: raise sam_points"):
+        SegmentAnything("tiny", pre_trained=False, size=128, points=2)
+
+
+def test_candidates_are_at_least_the_slots():
+    assert SegmentAnything("tiny", pre_trained=False, size=128, points=4, slots=40, candidates=10).candidates == 40

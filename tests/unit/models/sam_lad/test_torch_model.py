@@ -1,0 +1,115 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Calibration and scores of the network without files, data module or trainer."""
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_logic.models.sam_lad import composition, torch_model
+from anomalib_logic.models.sam_lad.bank import Bank, Template
+from anomalib_logic.models.sam_lad.torch_model import SamLadModel
+
+from .conftest import SMALL, SQUARES, draw
+
+
+def drawn(seed: int, contents) -> torch.Tensor:
+    """One image for each list of squares, with values around 0."""
+    generator = np.random.default_rng(seed)
+    pictures = [np.array(draw(generator, squares)) for squares in contents]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 64 - 1
+
+
+def filled(images: torch.Tensor, **arguments) -> SamLadModel:
+    torch.manual_seed(0)
+    model = SamLadModel(**{**SMALL, **arguments}).eval()
+    with torch.no_grad():
+        model.standardization.update(model.features(images))
+        model.standardization.finalize()
+        model.fit_objects(images, model.standardize(model.features(images)))
+        model.fit([model.represent(part) for part in images.split(4)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def normals():
+    return drawn(0, [SQUARES] * 10)
+
+
+@pytest.fixture(scope="module")
+def model(normals):
+    return filled(normals)
+
+
+@torch.no_grad()
+def test_one_object_too_many_does_not_outweigh_everything_where_all_normals_agree(model):
+    more = (*SQUARES, (24, 36, 160))
+    scores = model(drawn(1, [SQUARES, more])).pred_score
+    assert scores[1] > scores[0]
+    assert scores.abs().max() < 200
+
+
+@torch.no_grad()
+def test_scores_of_normals_stay_moderate_with_a_bank_of_two(normals):
+    scores = filled(normals[:2])(drawn(1, [SQUARES] * 4)).pred_score
+    assert scores.abs().max() < 200
+
+
+def empty_slots(model, rows) -> None:
+    """Take the objects away from images of the bank."""
+    for name in ("valid", "boxes", "masks", "crops", "crop_masks", "descriptors", "found"):
+        getattr(model.bank, name)[rows] = 0
+
+
+@torch.no_grad()
+def test_object_whose_references_have_none_is_compared_with_the_scene(normals):
+    model = filled(normals)
+    empty_slots(model, slice(None))
+    query = model.represent(drawn(1, [SQUARES]))
+    compared = model.compare(query)
+    assert query.valid.any()
+    assert compared.objects[query.valid].max() <= compared.scene.max() * 1.001
+    assert compared.objects[query.valid].min() > 0
+
+
+@torch.no_grad()
+def test_picture_of_an_image_without_objects_can_be_drawn(normals):
+    model = filled(normals)
+    empty_slots(model, slice(None))
+    model.objects.areas.fill_(2.0)
+    explanation = model.explain(drawn(1, [SQUARES]))[0]
+    assert len(explanation.masks) == len(explanation.reference_masks) == 0
+    assert explanation.draw(size=64).size == (128, 64)
+
+
+@torch.no_grad()
+def test_mixed_precision_changes_neither_scores_nor_maps(model):
+    images = drawn(1, [SQUARES])
+    expected = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = model(images)
+    assert result.anomaly_map.dtype == torch.float
+    assert torch.equal(result.pred_score, expected.pred_score)
+    assert torch.equal(result.anomaly_map, expected.anomaly_map)
+
+
+@pytest.mark.parametrize("number", [2, 3, 49])
+def test_smallest_coreset_keeps_one_image(number):
+    bank = Bank()
+    bank.fill([Template(*(torch.rand(number, 3) for _ in Template._fields))], coreset=1e-3)
+    assert len(bank) == 1
+
+
+def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
+    monkeypatch.setattr(torch_model, "CALIBRATION_IMAGES", 6)
+    compared, compare = [], SamLadModel.compare
+    monkeypatch.setattr(SamLadModel, "compare", lambda *args, **kwargs: compared.append(1) or compare(*args, **kwargs))
+    filled(normals)
+    assert 0 < len(compared) <= 6
+
+
+def test_composition_leaves_out_at_most_so_many_normals(monkeypatch):
+    monkeypatch.setattr(composition, "LEAVE_OUT", 6)
+    held_out = composition.Composition(3, words=4).fit_gaussian(torch.rand(10, 4))
+    assert 0 < len(held_out) <= 6
