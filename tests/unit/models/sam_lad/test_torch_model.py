@@ -104,7 +104,9 @@ def test_smallest_coreset_keeps_one_image(number):
 def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
     monkeypatch.setattr(torch_model, "CALIBRATION_IMAGES", 6)
     compared, compare = [], SamLadModel.compare
-    monkeypatch.setattr(SamLadModel, "compare", lambda *args, **kwargs: compared.append(1) or compare(*args, **kwargs))
+    monkeypatch.setattr(
+        SamLadModel, "compare", lambda *args, **kwargs: compared.extend(args[1].found) or compare(*args, **kwargs)
+    )
     filled(normals)
     assert 0 < len(compared) <= 6
 
