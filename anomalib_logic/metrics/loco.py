@@ -231,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after an error, which goes to the standard error.
     """
     options = parse_arguments(arguments)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the threads are those of --workers
     try:
         results = evaluate(
@@ -239,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        torch.set_num_threads(threads)
     if options.output is None:
         print(json.dumps(results, indent=4))
         return 0

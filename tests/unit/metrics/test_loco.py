@@ -106,6 +106,16 @@ def test_figures_that_cannot_be_written_are_printed(command, monkeypatch, capsys
     assert "could not be written" in printed.err and "no space left on device" in printed.err
 
 
+def test_command_leaves_the_number_of_threads_alone(command):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        command()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_figures_go_to_the_standard_output_without_an_output_file(test_set, anomaly_maps, capsys):
     options = ["--dataset", str(test_set.category.parent), "--anomaly-maps", str(anomaly_maps), "--object", "tray"]
     assert loco.main(options) == 0
