@@ -6,12 +6,10 @@
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import timm.optim
 import torch
-from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
@@ -21,11 +19,9 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
-from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.models.components.arguments import as_pair, check_choice
-from anomalib_logic.models.components.evaluation import default_evaluator, resolve_evaluator
+from anomalib_logic.models.components.defaults import ModelDefaults, resolve_evaluator
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
     apply_default_max_epochs,
@@ -44,7 +40,7 @@ Schedule = Literal["cosine", "constant"]
 Statistics = Literal["training", "validation"]
 
 
-class Glcf(AnomalibModule):
+class Glcf(ModelDefaults, AnomalibModule):
     """Global-Local Correspondence Framework with semantic bottleneck.
 
     Yao et al., "Learning Global-Local Correspondence with Semantic Bottleneck for Logical Anomaly Detection", 2023,
@@ -183,38 +179,6 @@ class Glcf(AnomalibModule):
         )
         self.loss = GlcfLoss(distance, loss_weights)
         self._measured_step = -1
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize to the model's size (224 x 224 by default) and normalise with ImageNet's statistics.
-
-        Args:
-            image_size: Height and width in pixels.
-        """
-        resize = Resize(image_size or (224, 224), antialias=True)
-        return PreProcessor(Compose([resize, Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]))
-
-    @staticmethod
-    def configure_evaluator() -> LocoEvaluator:
-        """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
-        return default_evaluator()
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Glcf":
-        """Load a model; its backbone comes from the checkpoint, so neither a download nor a weights file is needed.
-
-        Args:
-            checkpoint_path: The checkpoint.
-            *args: As in Anomalib's method.
-            **kwargs: As in Anomalib's method; constructor arguments override the checkpoint's.
-        """
-        kwargs = {"pre_trained": False, "backbone_weights": None, **kwargs}
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-
-    @property
-    def learning_type(self) -> LearningType:
-        """One-class: training images are normal."""
-        return LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

@@ -5,11 +5,9 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule, MemoryBankMixin
@@ -17,11 +15,9 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.models.components.arguments import as_pair
-from anomalib_logic.models.components.evaluation import default_evaluator, resolve_evaluator
+from anomalib_logic.models.components.defaults import ModelDefaults, resolve_evaluator
 from anomalib_logic.models.components.training import normal_batches
 
 from .bank import Template
@@ -35,7 +31,7 @@ SAMPLE = 60  # images whose features are clustered, at most
 SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
 
 
-class SamLad(MemoryBankMixin, AnomalibModule):
+class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
     """SAM-LAD: segment anything meets logical anomaly detection.
 
     Peng et al., "SAM-LAD: Segment Anything Model Meets Zero-Shot Logic Anomaly Detection", 2024,
@@ -99,6 +95,8 @@ class SamLad(MemoryBankMixin, AnomalibModule):
         >>> from anomalib_logic import DigitAnatomy, SamLad
         >>> Engine().train(SamLad(objects="cluster"), datamodule=DigitAnatomy())  # doctest: +SKIP
     """
+
+    WITHOUT_FILES: ClassVar[dict[str, Any]] = {**ModelDefaults.WITHOUT_FILES, "sam_checkpoint": None}
 
     def __init__(
         self,
@@ -184,38 +182,6 @@ class SamLad(MemoryBankMixin, AnomalibModule):
         if self.model.upsampler is not None:  # the checkpoint brings its weights
             self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.upsampler.norm is not None]
         self._said: set[str] = set()
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize to the model's size (224 x 224 by default) and normalise with ImageNet's statistics.
-
-        Args:
-            image_size: Height and width in pixels.
-        """
-        resize = Resize(image_size or (224, 224), antialias=True)
-        return PreProcessor(Compose([resize, Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]))
-
-    @staticmethod
-    def configure_evaluator() -> LocoEvaluator:
-        """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
-        return default_evaluator()
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "SamLad":
-        """Load a model with its bank; all networks come from the checkpoint, so no download or weights file is needed.
-
-        Args:
-            checkpoint_path: The checkpoint.
-            *args: As in Anomalib's method.
-            **kwargs: As in Anomalib's method; constructor arguments override the checkpoint's.
-        """
-        kwargs = {"pre_trained": False, "backbone_weights": None, "sam_checkpoint": None, **kwargs}
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-
-    @property
-    def learning_type(self) -> LearningType:
-        """One-class: training images are normal."""
-        return LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import nn
 from anomalib_logic import AnomalyMapWriter, AUsPRO, Glcf, LocoAUROC, LocoEvaluator, MVTecLoco
 from anomalib_logic.metrics import loco
 from anomalib_logic.metrics.functional import resize_anomaly_map
-from anomalib_logic.models.components.evaluation import default_evaluator, resolve_evaluator
+from anomalib_logic.models.components.defaults import default_evaluator, resolve_evaluator
 
 from .conftest import SIZE, batches
 
