@@ -30,9 +30,10 @@ from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
 from anomalib_logic import Glcf, MVTecLoco, SamLad
 from anomalib_logic.data import anomaly_kinds
-from anomalib_logic.metrics.functional import auroc
+from anomalib_logic.metrics.protocol import image_auroc
+from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.components.pyramid import load_weights
-from anomalib_logic.models.glcf.anomaly_map import ImageScore, summarize
+from anomalib_logic.models.glcf.anomaly_map import TOP_SHARE
 
 BACKBONE = "mobilenetv2_100"
 BACKBONE_ARGS = {"pad_type": "same"}  # the weights come from TensorFlow
@@ -46,7 +47,7 @@ GLCF = {
     "optimizer": "muon",
     "learning_rate": 3e-3,
 }
-SAM_LAD = {"backbone": "mobilenetv2_100", "objects": "cluster", "upsample": 4, "k": 10}
+SAM_LAD = {"backbone": BACKBONE, "backbone_args": BACKBONE_ARGS, "objects": "cluster", "upsample": 4, "k": 10}
 PARTS = ("objects", "scene", "place", "count", "composition")  # columns of SAM-LAD's image scores
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
@@ -111,9 +112,8 @@ def sam_lad_results(model: SamLad, data: MVTecLoco) -> dict[str, dict[str, float
         query, compared = model.model.look_up(model.pre_processor(batch.image))
         parts.append(model.model.scores(model.model.distance_maps(query, compared), compared))
         batches.append(batch)
-    deviations = [(part - model.model.score_mean) / model.model.score_std for part in parts]
     figures = {"samlad": image_aurocs(batches, [model.model.fuse(part) for part in parts])}
-    without = [deviation[:, :4].clamp_min(-3).sum(dim=1) for deviation in deviations]
+    without = [model.model.deviations(part)[:, :4].sum(dim=1) for part in parts]
     figures["samlad, no composition"] = image_aurocs(batches, without)
     for i, name in enumerate(PARTS):
         figures[f"samlad, {name} only"] = image_aurocs(batches, [part[:, i] for part in parts])
@@ -124,12 +124,7 @@ def image_aurocs(batches: list[Batch], scores: list[torch.Tensor]) -> dict[str, 
     """Image AUROC of each anomaly kind against the good images, from one tensor of scores a batch."""
     scores = torch.cat([score.flatten() for score in scores])
     kinds = anomaly_kinds([path for batch in batches for path in batch.image_path])
-    good = scores[[kind == "good" for kind in kinds]]
-    figures = {}
-    for kind in ("logical_anomalies", "structural_anomalies"):
-        bad = scores[[k == kind for k in kinds]]
-        figures[kind.removesuffix("_anomalies")] = auroc(good, bad).item() if len(bad) else float("nan")
-    return figures
+    return {kind: image_auroc(kinds, scores, kind) for kind in ("logical", "structural")}
 
 
 def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -167,7 +162,7 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
                 if args.pictures and statistics == "training":
                     draw(batches, args.pictures / f"{category}.png")
                 for image_score in get_args(ImageScore):
-                    scores = [summarize(batch.anomaly_map[:, None], image_score) for batch in batches]
+                    scores = [summarize(batch.anomaly_map, image_score, TOP_SHARE) for batch in batches]
                     results[f"glcf, {statistics}, {image_score}"] = image_aurocs(batches, scores)
     common = {"category": category, "seconds": round(seconds, 1)}
     return [{"model": row, **common, **figures} for row, figures in results.items()]

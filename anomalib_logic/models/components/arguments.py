@@ -47,3 +47,18 @@ def check_least(name: str, value: int, least: int) -> int:
         msg = f"{name} must be at least {least}, got {value}"
         raise ValueError(msg)
     return value
+
+
+def check_divisible(image_size: tuple[int, int], stride: int, backbone: str) -> None:
+    """Refuse image sizes that are not multiples of the backbone's patch size or coarsest stride.
+
+    Raises:
+        ValueError: The message names the nearest size that suits.
+    """
+    if any(size % stride or size <= 0 for size in image_size):
+        nearest = tuple(max(1, round(size / stride)) * stride for size in image_size)
+        msg = (
+            f"image_size must be multiples of {stride} pixels (patch size or stride of backbone '{backbone}'), got "
+            f"{tuple(image_size)}; the nearest is {nearest}"
+        )
+        raise ValueError(msg)

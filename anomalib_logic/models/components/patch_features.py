@@ -10,10 +10,11 @@ from typing import Any
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import nn
 from torch.nn import functional as F
 
-from .pyramid import FeaturePyramid, download_message, fit_weights
+from .arguments import check_divisible
+from .frozen import Frozen
+from .pyramid import FeaturePyramid, create_timm_model, fit_weights
 from .weights import read_state_dict
 
 PYRAMID_STRIDES = (4, 8)  # coarser maps hide small defects behind what surrounds them
@@ -21,7 +22,7 @@ GRID_STRIDE = 16  # of a pyramid's coarse grid, like a transformer's patches
 _TRANSFORMERS = ("vision_transformer", "deit")  # modules of timm whose models are VisionTransformers
 
 
-class PatchFeatures(nn.Module):
+class PatchFeatures(Frozen):
     """Maps of patch features: a vision transformer's last tokens (final norm applied), or two scales of a pyramid.
 
     Args:
@@ -69,13 +70,7 @@ class PatchFeatures(nn.Module):
             )
             self.channels = self.network.channels
         self.grid = (image_size[0] // stride, image_size[1] // stride)
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> "PatchFeatures":
-        """Stay in evaluation mode: a frozen network has no training mode."""
-        del mode
-        return super().train(False)
+        self.freeze()
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute the maps.
@@ -94,27 +89,10 @@ class PatchFeatures(nn.Module):
             return [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
 
 
-def check_divisible(image_size: tuple[int, int], stride: int, backbone: str) -> None:
-    """Refuse image sizes that are not multiples of the backbone's patch size or coarsest stride."""
-    if any(size % stride or size <= 0 for size in image_size):
-        nearest = tuple(max(1, round(size / stride)) * stride for size in image_size)
-        msg = (
-            f"image_size must be multiples of {stride} pixels (patch size or stride of backbone '{backbone}'), got "
-            f"{tuple(image_size)}; the nearest is {nearest}"
-        )
-        raise ValueError(msg)
-
-
 def _create_transformer(
     backbone: str, pre_trained: bool, image_size: tuple[int, int], backbone_args: Mapping[str, Any] | None
 ) -> VisionTransformer:
-    config = timm.get_pretrained_cfg(backbone)
     probe = timm.create_model(backbone, num_classes=0, depth=1)
     check_divisible(image_size, probe.patch_embed.patch_size[0], backbone)
     arguments = {"num_classes": 0, "img_size": image_size, **(backbone_args or {})}
-    try:
-        return timm.create_model(backbone, pretrained=pre_trained, **arguments)
-    except Exception as error:
-        if not pre_trained or isinstance(error, TypeError):  # a TypeError is a wrong argument, not a failed download
-            raise
-        raise RuntimeError(download_message(backbone, config, error)) from error
+    return create_timm_model(backbone, pre_trained, **arguments)

@@ -14,6 +14,7 @@ import torch
 from timm.layers import Format, nhwc_to
 from torch import nn
 
+from .frozen import Frozen
 from .weights import read_state_dict, shorten
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 STRIDES = (4, 8, 16, 32)
 
 
-class FeaturePyramid(nn.Module):
+class FeaturePyramid(Frozen):
     """Frozen multi-scale features of a timm backbone.
 
     The network is always in evaluation mode, needs no gradient and never updates its batch-norm statistics, whatever
@@ -73,13 +74,7 @@ class FeaturePyramid(nn.Module):
         self.layout = Format(getattr(self.network, "output_fmt", None) or Format.NCHW)
         if weights is not None:
             load_weights(self.network, weights)
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> "FeaturePyramid":
-        """Stay in evaluation mode: a frozen network has no training mode."""
-        del mode
-        return super().train(False)
+        self.freeze()
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute the pyramid.
@@ -115,15 +110,30 @@ def _create_network(
     config = None if on_hub else timm.get_pretrained_cfg(backbone)
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", image_size)
+    return create_timm_model(backbone, pre_trained, features_only=True, **arguments)
+
+
+def create_timm_model(backbone: str, pre_trained: bool, **arguments: Any) -> nn.Module:
+    """Create a model of timm.
+
+    Args:
+        backbone: Its name.
+        pre_trained: Load timm's published weights (downloads them).
+        **arguments: Of ``timm.create_model``.
+
+    Raises:
+        RuntimeError: If the weights cannot be downloaded; the message says from where and what to do without.
+    """
     try:
-        return timm.create_model(backbone, pretrained=pre_trained, features_only=True, **arguments)
+        return timm.create_model(backbone, pretrained=pre_trained, **arguments)
     except Exception as error:
         if not pre_trained or isinstance(error, TypeError):  # a TypeError is a wrong argument, not a failed download
             raise
-        raise RuntimeError(download_message(backbone, config, error)) from error
+        config = None if ":" in backbone else timm.get_pretrained_cfg(backbone)
+        raise RuntimeError(_download_message(backbone, config, error)) from error
 
 
-def download_message(backbone: str, config: Any, error: Exception) -> str:
+def _download_message(backbone: str, config: Any, error: Exception) -> str:
     """Say where weights were looked for and what to do without."""
     hub = getattr(config, "hf_hub_id", None)
     address = f"https://huggingface.co/{hub}" if hub else getattr(config, "url", None) or "timm's model hub"

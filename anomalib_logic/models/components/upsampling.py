@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .frozen import Frozen
 from .weights import read_state_dict, shorten, watch_loading
 
 FACTORS = (1, 2, 4, 8, 16, 32)
@@ -117,7 +118,7 @@ def _shifted(padded: torch.Tensor, size: tuple[int, int]) -> list[torch.Tensor]:
     return [padded[:, :, dy : dy + height, dx : dx + width] for dy in range(DIAMETER) for dx in range(DIAMETER)]
 
 
-class JbuUpsampler(nn.Module):
+class JbuUpsampler(Frozen):
     """FeatUp's stack of joint bilateral up-samplers, frozen, in plain tensor operations.
 
     Args:
@@ -136,13 +137,7 @@ class JbuUpsampler(nn.Module):
         self.up1, self.up2, self.up3, self.up4 = (JbuStage() for _ in range(4))
         self.fixup_proj = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, channels, 1))
         watch_loading(self)
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> "JbuUpsampler":
-        """Stay in evaluation mode: a frozen network has no training mode."""
-        del mode
-        return super().train(False)
+        self.freeze()
 
     def forward(self, features: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Up-sample features under the guidance of their images.

@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.precision import full_precision
 
 Distance = Literal["mse", "cosine"]
 Branch = Literal["both", "local", "global"]
 Criterion = Literal["estimation", "correspondence"]
-ImageScore = Literal["std", "max", "top"]
 TOP_SHARE = 0.02  # share of the map's positions that the image score "top" averages
 
 
@@ -35,25 +35,6 @@ def position_distance(first: torch.Tensor, second: torch.Tensor, distance: Dista
     if distance == "mse":
         return (first - second).square().sum(dim=1, keepdim=True)
     return 1 - F.cosine_similarity(first, second, dim=1).unsqueeze(1)
-
-
-def summarize(anomaly_map: torch.Tensor, image_score: ImageScore) -> torch.Tensor:
-    """Image score of an anomaly map.
-
-    Args:
-        anomaly_map: Maps, shape ``(N, 1, H, W)``.
-        image_score: ``"std"``, ``"max"`` or ``"top"``.
-
-    Returns:
-        Scores, shape ``(N,)``.
-    """
-    flat = anomaly_map.flatten(1)
-    if image_score == "std":
-        return flat.std(dim=1)
-    if image_score == "max":
-        return flat.amax(dim=1)
-    number = max(1, round(TOP_SHARE * anomaly_map.shape[2] * anomaly_map.shape[3]))
-    return flat.topk(number, dim=1).values.mean(dim=1)
 
 
 class AnomalyMapGenerator(nn.Module):
@@ -138,7 +119,7 @@ class AnomalyMapGenerator(nn.Module):
             scale = local_weight * scaled[i] + global_weight * scaled[scales + i]
             fused = fused + weight * F.interpolate(scale, self.image_size, mode="bilinear", align_corners=False)
         anomaly_map = self.blur(fused)
-        return anomaly_map, summarize(anomaly_map, self.image_score)
+        return anomaly_map, summarize(anomaly_map, self.image_score, TOP_SHARE)
 
 
 def _check_weights(name: str, weights: Sequence[float], number: int) -> tuple[float, ...]:

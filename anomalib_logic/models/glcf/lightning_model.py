@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_logic.models.components.arguments import as_pair, check_choice
 from anomalib_logic.models.components.defaults import ModelDefaults, resolve_evaluator
+from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
     apply_default_max_epochs,
@@ -29,7 +30,7 @@ from anomalib_logic.models.components.training import (
     validation_may_be_last,
 )
 
-from .anomaly_map import Branch, Criterion, Distance, ImageScore
+from .anomaly_map import Branch, Criterion, Distance
 from .bottleneck import Structure
 from .loss import GlcfLoss
 from .torch_model import GlcfModel

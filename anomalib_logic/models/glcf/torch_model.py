@@ -11,10 +11,12 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
+from anomalib_logic.models.components.arguments import check_divisible
+from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
-from anomalib_logic.models.components.pyramid import FeaturePyramid
+from anomalib_logic.models.components.pyramid import STRIDES, FeaturePyramid
 
-from .anomaly_map import AnomalyMapGenerator, Branch, Criterion, Distance, ImageScore
+from .anomaly_map import AnomalyMapGenerator, Branch, Criterion, Distance
 from .bottleneck import SemanticBottleneck, Structure
 from .decoder import PyramidDecoder
 
@@ -82,9 +84,7 @@ class GlcfModel(nn.Module):
         image_score: ImageScore = "std",
     ) -> None:
         super().__init__()
-        if any(size % 32 or size <= 0 for size in image_size):
-            msg = f"image_size must be multiples of 32 pixels (the backbone's largest stride), got {tuple(image_size)}"
-            raise ValueError(msg)
+        check_divisible(image_size, STRIDES[-1], backbone)
         if feature_noise < 0:
             msg = f"feature_noise must not be negative, got {feature_noise}"
             raise ValueError(msg)

@@ -4,9 +4,10 @@
 """Composition of an image: how much of what it shows (ours, not the paper's)."""
 
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from sklearn.covariance import LedoitWolf
 from torch import nn
+
+from .clustering import k_means, nearest_centroid, sample_features
 
 LEAVE_OUT = 200  # most normals that are left out in turn
 
@@ -37,11 +38,7 @@ class Composition(nn.Module):
             features: Standardised features of a sample of the normals, shape ``(Z, C, H, W)``.
             seed: Seed of the clustering.
         """
-        samples = features.permute(0, 2, 3, 1).flatten(0, 2)
-        generator = torch.Generator().manual_seed(seed)
-        sample = samples[torch.randperm(len(samples), generator=generator)[:40_000].to(samples.device)].cpu().numpy()
-        means = MiniBatchKMeans(self.words, n_init=3, batch_size=4096, random_state=seed).fit(sample)
-        self.centroids.copy_(torch.from_numpy(means.cluster_centers_))
+        self.centroids.copy_(k_means(sample_features(features, seed), self.words, seed))
 
     def histogram(self, features: torch.Tensor) -> torch.Tensor:
         """Square roots of the shares of the centroids.
@@ -52,8 +49,7 @@ class Composition(nn.Module):
         Returns:
             Shape ``(N, M)``.
         """
-        products = torch.einsum("mc,nchw->nmhw", self.centroids, features)
-        nearest = (self.centroids.square().sum(dim=1)[:, None, None] - 2 * products).argmin(dim=1).flatten(1)
+        nearest = nearest_centroid(features, self.centroids).flatten(1)
         words = torch.arange(self.words, device=features.device)
         return (nearest.unsqueeze(-1) == words).to(features.dtype).mean(dim=1).sqrt()
 

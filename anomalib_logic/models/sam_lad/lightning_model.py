@@ -18,12 +18,13 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from anomalib_logic.models.components.arguments import as_pair
 from anomalib_logic.models.components.defaults import ModelDefaults, resolve_evaluator
+from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.training import normal_batches
 
 from .bank import Template
 from .descriptor import Descriptor
 from .explanation import Explanation
-from .torch_model import CHUNK, EMPTY_UPSAMPLERS, Alignment, ImageScore, ObjectKind, SamLadModel, Selection
+from .torch_model import CHUNK, EMPTY_UPSAMPLERS, Alignment, ObjectKind, SamLadModel, Selection
 
 logger = logging.getLogger(__name__)
 

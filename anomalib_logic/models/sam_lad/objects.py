@@ -7,16 +7,18 @@ import logging
 from typing import Literal, NamedTuple
 
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import silhouette_score
 from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice
 
+from .clustering import k_means, nearest_centroid, sample_features
+
 logger = logging.getLogger(__name__)
 
 CLUSTER_NUMBERS = (2, 4, 6, 8, 12)
+UNUSED = 1e3  # values of centroids that are never the nearest
 ClusterChoice = Literal["count", "silhouette"]
 
 
@@ -131,8 +133,7 @@ class ClusterSegments(nn.Module):
         self.cluster_choice = check_choice("cluster_choice", cluster_choice, ClusterChoice)
         self.area_range = area_range
         most = max(CLUSTER_NUMBERS) if clusters is None else clusters
-        # Unused centroids are never the nearest.
-        self.register_buffer("centroids", torch.full((most, channels), 1e3))
+        self.register_buffer("centroids", torch.full((most, channels), UNUSED))
         self.register_buffer("foreground", torch.zeros(most))
         self.register_buffer("areas", torch.tensor([0.0, 1.0]))
 
@@ -156,10 +157,7 @@ class ClusterSegments(nn.Module):
         return Objects(masks * valid[..., None, None], scores, valid, accepted.sum(dim=1))
 
     def _regions(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        distances = self.centroids.square().sum(dim=1)[:, None, None] - 2 * torch.einsum(
-            "mc,nchw->nmhw", self.centroids, features
-        )
-        foreground = self.foreground[distances.argmin(dim=1)] > 0
+        foreground = self.foreground[nearest_centroid(features, self.centroids)] > 0
         return largest_regions(connected_regions(foreground), 2 * self.slots)
 
     @torch.no_grad()
@@ -172,19 +170,18 @@ class ClusterSegments(nn.Module):
             seed: Seed of the clustering.
         """
         del images
-        samples = features.permute(0, 2, 3, 1).flatten(0, 2)
-        generator = torch.Generator().manual_seed(seed)
-        sample = samples[torch.randperm(len(samples), generator=generator)[:40_000].to(samples.device)].cpu().numpy()
+        sample = sample_features(features, seed)
         deviation = (features - features.median(dim=0, keepdim=True).values).square().sum(dim=1).sqrt()
         best = None
         for number in CLUSTER_NUMBERS if self.clusters is None else (self.clusters,):
-            means = MiniBatchKMeans(number, n_init=3, batch_size=4096, random_state=seed).fit(sample)
-            self.centroids.fill_(1e3)
-            self.centroids[:number] = torch.from_numpy(means.cluster_centers_).to(self.centroids)
+            self.centroids.fill_(UNUSED)
+            self.centroids[:number] = k_means(sample, number, seed).to(self.centroids)
             self._separate_foreground(features, deviation, number)
             least, largest, cost = calibrate_areas(self._regions(features)[1])
             if self.cluster_choice == "silhouette":
-                cost = -silhouette_score(sample[:2000], means.predict(sample[:2000]))
+                few = sample[:2000].to(self.centroids)
+                labels = nearest_centroid(few.T[None, :, None], self.centroids).flatten()
+                cost = -silhouette_score(few.cpu().numpy(), labels.cpu().numpy())
             # Of equally good ones the finest: with few clusters, compartments pass for the objects in them.
             if best is None or cost <= best[0] + 1e-6:
                 best = (cost, number, self.centroids.clone(), self.foreground.clone(), least, largest)
@@ -196,15 +193,8 @@ class ClusterSegments(nn.Module):
 
     def _separate_foreground(self, features: torch.Tensor, deviation: torch.Tensor, number: int) -> None:
         """Mark the clusters above the widest gap between the clusters' mean deviations from the usual."""
-        centroids = self.centroids[:number]
-        nearest = torch.cat(
-            [
-                (centroids.square().sum(dim=1)[:, None, None] - 2 * torch.einsum("mc,nchw->nmhw", centroids, part))
-                .argmin(dim=1)
-                .flatten()
-                for part in features.split(8)
-            ]
-        )
+        parts = features.split(8)
+        nearest = torch.cat([nearest_centroid(part, self.centroids[:number]).flatten() for part in parts])
         counts = torch.bincount(nearest, minlength=number).clamp_min(1)
         means = torch.bincount(nearest, weights=deviation.flatten(), minlength=number) / counts
         ordered = means.sort().values

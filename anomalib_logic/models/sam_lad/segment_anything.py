@@ -21,6 +21,7 @@ from segment_anything.utils.amg import build_point_grid
 from torch import nn
 from torch.nn import functional as F
 
+from anomalib_logic.models.components.frozen import Frozen
 from anomalib_logic.models.components.upsampling import resize
 from anomalib_logic.models.components.weights import published_weights, read_state_dict, shorten, watch_loading
 
@@ -58,7 +59,7 @@ class MobileEncoder(nn.Module):
         return self.neck(self.network.stages(self.network.patch_embed(images)))
 
 
-class SegmentAnything(nn.Module):
+class SegmentAnything(Frozen):
     """All objects of an image by Segment Anything's networks.
 
     The proposals are those of ``SamAutomaticMaskGenerator`` with the same grid and thresholds; duplicates are found by
@@ -130,13 +131,7 @@ class SegmentAnything(nn.Module):
             self.load_checkpoint(checkpoint)
         self.register_buffer("grid", torch.from_numpy(build_point_grid(points)).float())
         self.register_buffer("areas", torch.tensor([0.0, 1.0]))
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> "SegmentAnything":
-        """Stay in evaluation mode: a frozen network has no training mode."""
-        del mode
-        return super().train(False)
+        self.freeze()
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Load weights as published, positional embeddings resampled to this input size.

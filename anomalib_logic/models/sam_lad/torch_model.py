@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice, check_least
+from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.patch_features import PatchFeatures
 from anomalib_logic.models.components.precision import full_precision
@@ -38,27 +39,14 @@ ObjectKind = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "clust
 EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
 Alignment = Literal["combined", "nearest", "box", "none"]
 Selection = Literal["nearest", "random"]
-ImageScore = Literal["top", "max", "std"]
 FLOOR = 0.3  # of the average usual distance, added to that of each place
 LEAST = -3.0  # deviations below the mean that an image score can speak for normality
 LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
 CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
 PICTURE = 128  # height and width of the pictures kept for explanations
 CHUNK = 1  # images compared at a time while fitting and testing
-
-
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
 INSIDE = 0.3  # share of a position of the coarse grid that an object must cover to take it over
-
-
-def summarize(maps: torch.Tensor, image_score: str) -> torch.Tensor:
-    """Image score of maps of shape ``(N, s, s)``: mean of the ``"top"`` 0.5%, ``"max"`` or ``"std"``."""
-    flat = maps.flatten(1)
-    if image_score == "std":
-        return flat.std(dim=1)
-    if image_score == "max":
-        return flat.amax(dim=1)
-    return flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
 
 
 def _as_bytes(images: torch.Tensor) -> torch.Tensor:
@@ -136,9 +124,9 @@ class SamLadModel(nn.Module):
         self.image_size = image_size
         self.k = k
         check_choice("objects", objects, ObjectKind)
-        for name, value in (("k", k), ("max_objects", max_objects), ("scene_size", scene_size)):
+        sizes = {"k": k, "max_objects": max_objects, "scene_size": scene_size, "object_size": object_size}
+        for name, value in sizes.items():
             check_least(name, value, 1)
-        check_least("object_size", object_size, 1)
         check_least("clusters", 2 if clusters is None else clusters, 2)
         if eps <= 0:
             msg = f"eps must be above 0, got {eps}"
@@ -341,7 +329,7 @@ class SamLadModel(nn.Module):
         """
         if self.align != "combined":
             distances = torch.cat([distances.sum(dim=1, keepdim=True), torch.zeros_like(distances[:, 1:])], dim=1)
-        maps = [summarize(distances[:, i], self.image_score) for i in range(3)]
+        maps = [summarize(distances[:, i], self.image_score, TOP_SHARE) for i in range(3)]
         count = compared.surplus.float().sum(dim=1) + compared.missing.float().sum(dim=2).mean(dim=1)
         return torch.stack([*maps, count, compared.composition], dim=1)
 
@@ -412,9 +400,13 @@ class SamLadModel(nn.Module):
             explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
         return explanations
 
+    def deviations(self, scores: torch.Tensor) -> torch.Tensor:
+        """Image scores in deviations from their means over held-out normals, shape ``(N, 5)``."""
+        return ((scores - self.score_mean) / self.score_std).clamp_min(LEAST)
+
     def fuse(self, scores: torch.Tensor) -> torch.Tensor:
-        """Sum of the image scores, in deviations from their means over held-out normals, shape ``(N,)``."""
-        return ((scores - self.score_mean) / self.score_std).clamp_min(LEAST).sum(dim=1)
+        """Sum of the image scores' deviations, shape ``(N,)``."""
+        return self.deviations(scores).sum(dim=1)
 
     @torch.no_grad()
     def fit_objects(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
