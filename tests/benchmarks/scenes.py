@@ -34,6 +34,7 @@ from anomalib_logic.metrics.protocol import image_auroc
 from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.components.pyramid import load_weights
 from anomalib_logic.models.glcf.anomaly_map import TOP_SHARE
+from anomalib_logic.models.sam_lad.scoring import SCORES
 
 BACKBONE = "mobilenetv2_100"
 BACKBONE_ARGS = {"pad_type": "same"}  # the weights come from TensorFlow
@@ -48,7 +49,6 @@ GLCF = {
     "learning_rate": 3e-3,
 }
 SAM_LAD = {"backbone": BACKBONE, "backbone_args": BACKBONE_ARGS, "objects": "cluster", "upsample": 4, "k": 10}
-PARTS = ("objects", "scene", "place", "count", "composition")  # columns of SAM-LAD's image scores
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
 
@@ -106,16 +106,16 @@ MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
 @torch.no_grad()
 def sam_lad_results(model: SamLad, data: MVTecLoco) -> dict[str, dict[str, float]]:
     """AUROC of SAM-LAD with and without composition, and of each part of its score, from one pass."""
-    batches, parts = [], []
+    batches, parts, scoring = [], [], model.model.scoring
     model.eval()
     for batch in data.test_dataloader():
         query, compared = model.model.look_up(model.pre_processor(batch.image))
-        parts.append(model.model.scores(model.model.distance_maps(query, compared), compared))
+        parts.append(scoring.image_scores(scoring.distance_maps(query, compared), compared))
         batches.append(batch)
-    figures = {"samlad": image_aurocs(batches, [model.model.fuse(part) for part in parts])}
-    without = [model.model.deviations(part)[:, :4].sum(dim=1) for part in parts]
+    figures = {"samlad": image_aurocs(batches, [scoring.fuse(part) for part in parts])}
+    without = [scoring.deviations(part)[:, :-1].logsumexp(dim=1) for part in parts]
     figures["samlad, no composition"] = image_aurocs(batches, without)
-    for i, name in enumerate(PARTS):
+    for i, name in enumerate(SCORES):
         figures[f"samlad, {name} only"] = image_aurocs(batches, [part[:, i] for part in parts])
     return figures
 
@@ -124,7 +124,8 @@ def image_aurocs(batches: list[Batch], scores: list[torch.Tensor]) -> dict[str, 
     """Image AUROC of each anomaly kind against the good images, from one tensor of scores a batch."""
     scores = torch.cat([score.flatten() for score in scores])
     kinds = anomaly_kinds([path for batch in batches for path in batch.image_path])
-    return {kind: image_auroc(kinds, scores, kind) for kind in ("logical", "structural")}
+    there = [kind for kind in ("logical", "structural") if f"{kind}_anomalies" in kinds]
+    return {"logical": float("nan"), "structural": float("nan")} | {k: image_auroc(kinds, scores, k) for k in there}
 
 
 def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, Any]]:

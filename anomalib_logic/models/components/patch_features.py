@@ -17,16 +17,15 @@ from .frozen import Frozen
 from .pyramid import FeaturePyramid, create_timm_model, fit_weights
 from .weights import read_state_dict
 
-PYRAMID_STRIDES = (4, 8)  # coarser maps hide small defects behind what surrounds them
-GRID_STRIDE = 16  # of a pyramid's coarse grid, like a transformer's patches
+PYRAMID_STRIDES = (4, 8, 16)
 _TRANSFORMERS = ("vision_transformer", "deit")  # modules of timm whose models are VisionTransformers
 
 
 class PatchFeatures(Frozen):
-    """Maps of patch features: a vision transformer's last tokens (final norm applied), or two scales of a pyramid.
+    """Maps of patch features: a vision transformer's last tokens (final norm applied), or three scales of a pyramid.
 
     Args:
-        backbone: Name of any vision transformer of timm, or of a model with a pyramid at strides 4 and 8.
+        backbone: Name of any vision transformer of timm, or of a model with a pyramid at strides 4, 8 and 16.
         pre_trained: Load timm's published weights (downloads them). Ignored when ``weights`` is given.
         weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights. Position embeddings of another
             image size are resampled.
@@ -35,7 +34,7 @@ class PatchFeatures(Frozen):
 
     Attributes:
         channels: Number of channels of each map.
-        grid: Height and width of a transformer's map, or of one of stride 16.
+        grid: Height and width of a transformer's map, or of the pyramid's coarsest.
 
     Raises:
         ValueError: If the backbone is unknown or does not suit, or its patch size does not divide the image size.
@@ -63,7 +62,7 @@ class PatchFeatures(Frozen):
                 source = checkpoint_filter_fn(dict(read_state_dict(weights, "backbone_weights")), self.network)
                 fit_weights(self.network, source, weights)
         else:
-            stride = GRID_STRIDE
+            stride = PYRAMID_STRIDES[-1]
             check_divisible(image_size, stride, backbone)
             self.network = FeaturePyramid(
                 backbone, pre_trained, weights, image_size, backbone_args, strides=PYRAMID_STRIDES

@@ -10,9 +10,10 @@ import torch
 from anomalib.models.components import DynamicBufferMixin, KCenterGreedy
 
 FAR = 1e30  # squared distance to an image that must not be found
+PATCHES = 1000  # coarse features that are kept of all normals
+CANDIDATES = 100_000  # coarse features that they are chosen from, at most
 
-
-HALVED = ("key", "scene", "masks", "crops", "crop_masks", "descriptors")
+HALVED = ("key", "scene", "coarse", "patches", "masks", "crops", "crop_masks", "descriptors")
 
 
 class Template(NamedTuple):
@@ -21,6 +22,7 @@ class Template(NamedTuple):
     Attributes:
         key: Flattened coarse features for the search, shape ``(N, D)``.
         scene: Features of the whole image, shape ``(N, C, s, s)``.
+        coarse: Coarse features of the whole image, shape ``(N, C', h, w)``.
         masks: Objects' masks, shape ``(N, K, s, s)``.
         boxes: Objects' boxes ``(top, left, bottom, right)`` in [0, 1], shape ``(N, K, 4)``.
         valid: Which slots hold an object, shape ``(N, K)``.
@@ -34,6 +36,7 @@ class Template(NamedTuple):
 
     key: torch.Tensor
     scene: torch.Tensor
+    coarse: torch.Tensor
     masks: torch.Tensor
     boxes: torch.Tensor
     valid: torch.Tensor
@@ -56,7 +59,8 @@ class Template(NamedTuple):
 class Bank(DynamicBufferMixin):
     """Templates of normal images, as buffers that travel in checkpoints and exported graphs.
 
-    The buffers are the fields of :class:`Template`, under the same names.
+    The buffers are the fields of :class:`Template`, under the same names; ``patches``, a coreset of the coarse
+    features of all images, shape ``(P, C')``; and ``owners``, the image that each of them is of, shape ``(P,)``.
 
     Args:
         half: Keep features and masks in half precision.
@@ -67,6 +71,8 @@ class Bank(DynamicBufferMixin):
         self.half_precision = half
         for name in Template._fields:
             self.register_buffer(name, torch.empty(0, dtype=self._dtype(name)))
+        self.register_buffer("patches", torch.empty(0, dtype=self._dtype("patches")))
+        self.register_buffer("owners", torch.empty(0, dtype=torch.long))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -121,6 +127,36 @@ class Bank(DynamicBufferMixin):
             fields = [field[sorted(chosen)] for field in fields]
         for name, field in zip(Template._fields, fields, strict=True):
             setattr(self, name, field.to(self._dtype(name)).contiguous())
+        self._choose_patches()
+
+    def _choose_patches(self) -> None:
+        """Keep a coreset of the coarse features, by greedy k-center as in PatchCore."""
+        positions = self.coarse.flatten(2).transpose(1, 2)
+        owners = torch.arange(len(self), device=positions.device).repeat_interleave(positions.shape[1])
+        chosen = torch.randperm(len(owners), device=positions.device)[:CANDIDATES]
+        candidates = positions.flatten(0, 1)[chosen]
+        if len(candidates) > PATCHES:
+            share = (PATCHES + 0.5) / len(candidates)  # of which the integer part is taken
+            chosen = chosen[KCenterGreedy(candidates.float(), share).select_coreset_idxs()]
+        self.patches = positions.flatten(0, 1)[chosen].contiguous()
+        self.owners = owners[chosen]
+
+    def nearest_patch(self, features: torch.Tensor, exclude: torch.Tensor | None = None) -> torch.Tensor:
+        """Distance of each feature to the nearest of ``patches``.
+
+        Args:
+            features: Coarse features, shape ``(N, C', h, w)``.
+            exclude: Index of an image whose patches do not count, shape ``(N,)``: the query itself.
+
+        Returns:
+            Shape ``(N, h, w)``.
+        """
+        patches = self.patches.float()
+        squared = patches.square().sum(dim=1) - 2 * features.flatten(2).transpose(1, 2) @ patches.T
+        if exclude is not None:
+            squared = squared + FAR * (exclude[:, None, None] == self.owners)
+        nearest = squared.amin(dim=2).unflatten(1, features.shape[2:])
+        return (nearest + features.square().sum(dim=1)).clamp_min(0).sqrt()
 
     def _dtype(self, name: str) -> torch.dtype:
         if name == "valid":

@@ -24,7 +24,8 @@ from anomalib_logic.models.components.training import normal_batches
 from .bank import Template
 from .descriptor import Descriptor
 from .explanation import Explanation
-from .torch_model import CHUNK, EMPTY_UPSAMPLERS, Alignment, ObjectKind, SamLadModel, Selection
+from .scoring import Alignment
+from .torch_model import CHUNK, EMPTY_UPSAMPLERS, ObjectKind, SamLadModel, Selection
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
     either side, are logical anomalies.
 
     Args:
-        backbone: timm vision transformer, or model with feature maps at strides 4 and 8.
+        backbone: timm vision transformer, or model with feature maps at strides 4, 8 and 16.
         pre_trained: Download and use published weights: timm's of the backbone and, without ``sam_checkpoint``, those
             of Segment Anything. If false, they are random where no file is given.
         backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download.
@@ -70,7 +71,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         align: What a position of an object is compared with: the same position of the image (``"none"``, the paper),
             the same position in the partners' own frames (``"box"``, ours), or the nearest feature anywhere in the
             partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature anywhere in the
-            references, and the same position of the references.
+            references, coarser ones anywhere in any normal, and the same place of the references.
         eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
         scene_size: Height and width of the grid on which whole images are compared.
         object_size: Height and width of the grid on which objects are compared.
@@ -217,7 +218,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         images, features = [], []
         for batch in normal_batches(self):
             images.append(batch.image)
-            features.append(self.model.standardize(self.model.features(batch.image)))
+            features.append(self.model.enlarge(self.model.features(batch.image), batch.image))
             if sum(map(len, images)) >= SAMPLE or sum(f.nbytes for f in features) >= SAMPLE_BYTES:
                 break
         if not images:

@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from anomalib.data import InferenceBatch
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice, check_least
-from anomalib_logic.models.components.image_score import ImageScore, summarize
+from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.patch_features import PatchFeatures
 from anomalib_logic.models.components.precision import full_precision
@@ -27,26 +27,21 @@ from .bank import Bank, Template
 from .composition import Composition
 from .descriptor import Descriptor, ObjectDescriptor
 from .explanation import Explanation
-from .frames import bounding_boxes, crop, crop_own, paste
+from .frames import bounding_boxes, crop, crop_own
 from .matching import Matches, ObjectMatching
 from .measurement import mahalanobis, nearest_distance
 from .objects import ClusterSegments
+from .scoring import INSIDE, Alignment, Comparison, Scoring
 from .segment_anything import SegmentAnything
 
 logger = logging.getLogger(__name__)
 
 ObjectKind = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "cluster"]
 EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
-Alignment = Literal["combined", "nearest", "box", "none"]
 Selection = Literal["nearest", "random"]
-FLOOR = 0.3  # of the average usual distance, added to that of each place
-LEAST = -3.0  # deviations below the mean that an image score can speak for normality
-LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
 CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
 PICTURE = 128  # height and width of the pictures kept for explanations
 CHUNK = 1  # images compared at a time while fitting and testing
-TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
-INSIDE = 0.3  # share of a position of the coarse grid that an object must cover to take it over
 
 
 def _as_bytes(images: torch.Tensor) -> torch.Tensor:
@@ -59,30 +54,6 @@ def _check_area_range(area_range: Sequence[float] | None) -> None:
     if area_range is not None and (len(area_range) != 2 or not 0 <= area_range[0] < area_range[1] <= 1):
         msg = f"area_range must be two shares of the image, the smaller first (0 <= a < b <= 1), got {area_range}"
         raise ValueError(msg)
-
-
-class Comparison(NamedTuple):
-    """A query image beside its references.
-
-    Attributes:
-        references: Indices of the references in the bank, shape ``(N, R)``.
-        matches: Which object belongs to which.
-        missing: Reference objects that the query lacks, shape ``(N, R, L)``.
-        surplus: Objects of the query that no reference has, shape ``(N, K)``.
-        objects: Distances in the objects' frames, shape ``(N, K, g, g)``.
-        scene: Distances of the whole image, shape ``(N, s, s)``.
-        place: Distances of each position to the same position of the references, shape ``(N, s, s)``.
-        composition: Distance of the image's composition, shape ``(N,)``.
-    """
-
-    references: torch.Tensor
-    matches: Matches
-    missing: torch.Tensor
-    surplus: torch.Tensor
-    objects: torch.Tensor
-    scene: torch.Tensor
-    place: torch.Tensor
-    composition: torch.Tensor
 
 
 class SamLadModel(nn.Module):
@@ -137,36 +108,32 @@ class SamLadModel(nn.Module):
             raise ValueError(msg)
         self.selection = check_choice("selection", selection, Selection)
         self.align = check_choice("align", align, Alignment)
-        self.image_score = check_choice("image_score", image_score, ImageScore)
+        check_choice("image_score", image_score, ImageScore)
         self.coreset = coreset
         self.eps = eps
         self.scene_size = scene_size
         self.object_size = object_size
         self.score_missing = score_missing
-        self.lite = lite
         check_factor(upsample)
         self.backbone = PatchFeatures(backbone, pre_trained, backbone_weights, image_size, backbone_args)
         channels = self.backbone.channels
+        self.fine = sum(channels[:2])  # of a pyramid, strides 4 and 8
+        self.coarse = sum(channels[1:]) or channels[0]  # of a pyramid, strides 8 and 16
         self.grid = (upsample * self.backbone.grid[0], upsample * self.backbone.grid[1])
         self.upsampler = self._build_upsampler(upsampler_weights, upsample)
         self.standardization = ChannelStandardization(channels)
         if objects == "cluster":
-            self.objects = ClusterSegments(sum(channels), max_objects, clusters, area_range=area_range)
+            self.objects = ClusterSegments(self.fine, max_objects, clusters, area_range=area_range)
         else:
             self.objects = SegmentAnything(
                 objects.removeprefix("sam_"), sam_checkpoint, pre_trained, sam_size, sam_points, max_objects, area_range
             )
-        self.descriptor = ObjectDescriptor(sum(channels), descriptor)
+        self.descriptor = ObjectDescriptor(self.fine, descriptor)
         self.matching = ObjectMatching(geometry)
         self.composition = Composition(sum(channels)) if composition else None
         self.bank = Bank(half_precision_bank)
+        self.scoring = Scoring(align, image_score, lite, self.backbone.grid)
         self.blur = GaussianBlur2d(sigma=sigma, channels=1) if sigma > 0 else nn.Identity()
-        # What is usual among the normals: distances of objects and scene, and mean and deviation of the image scores.
-        self.register_buffer("usual", torch.ones(2))
-        self.register_buffer("usual_place", torch.ones(scene_size, scene_size))
-        self.register_buffer("score_mean", torch.zeros(5))
-        self.register_buffer("score_std", torch.ones(5))
-        self.register_buffer("novelty", torch.tensor(1.0))
 
     def _build_upsampler(self, weights: str | Path | None, factor: int) -> JbuUpsampler | None:
         if weights is None:
@@ -182,33 +149,46 @@ class SamLadModel(nn.Module):
         return load_jbu_upsampler(path, channels, factor)
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Compute up-sampled features of normalised images, one map a scale, shapes ``(N, C_i, h, w)``."""
+        """Compute features of normalised images, one map a scale, shapes ``(N, C_i, h_i, w_i)``."""
         with full_precision(images.device):
-            images = images.to(self.score_mean.dtype)
-            maps = self.backbone(images)
-            if self.upsampler is not None:
-                return [self.upsampler(maps[-1], images)]
-            return [resize(m, self.grid) for m in maps]
+            return self.backbone(images.to(self.scoring.mean.dtype))
 
-    def standardize(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Each channel by its mean and deviation, each map with the same weight, shape ``(N, C, H, W)``."""
-        return torch.cat([m / m.shape[1] ** 0.5 for m in self.standardization(features)], dim=1)
+    def enlarge(self, maps: list[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """Up-sample features to one size and standardise them.
+
+        Args:
+            maps: Result of :meth:`features`.
+            images: The normalised images, which guide the up-sampler.
+
+        Returns:
+            Shape ``(N, C, H, W)``; each channel by its mean and deviation, each map with the same weight.
+        """
+        if self.upsampler is not None:
+            return self._standardize([self.upsampler(maps[-1], images)])
+        return self._standardize([resize(m, self.grid) for m in maps])
+
+    def _standardize(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([m / m.shape[1] ** 0.5 for m in self.standardization(maps)], dim=1)
 
     def represent(self, images: torch.Tensor) -> Template:
         """Compute everything that is compared of normalised images, shape ``(N, 3, H, W)``."""
         with full_precision(images.device):
-            return self._represent(images.to(self.score_mean.dtype))
+            return self._represent(images.to(self.scoring.mean.dtype))
 
     def _represent(self, images: torch.Tensor) -> Template:
-        features = self.standardize(self.features(images))
-        found = self.objects(images, features)
+        maps = self.features(images)
+        features = self.enlarge(maps, images)
+        fine = features[:, : self.fine]
+        coarse = self._standardize([resize(m, self.backbone.grid) for m in maps])[:, -self.coarse :]
+        found = self.objects(images, fine)
         boxes = bounding_boxes(found.masks)
-        crops = crop(features, boxes, self.object_size)
+        crops = crop(fine, boxes, self.object_size)
         crop_masks = crop_own(found.masks, boxes, self.object_size)
         scene = (self.scene_size, self.scene_size)
         return Template(
-            key=resize(features, self.backbone.grid).flatten(1),
-            scene=resize(features, scene),
+            key=resize(fine, self.backbone.grid).flatten(1),
+            scene=resize(fine, scene),
+            coarse=coarse,
             masks=resize(found.masks, scene),
             boxes=boxes,
             valid=found.valid,
@@ -248,7 +228,7 @@ class SamLadModel(nn.Module):
             surplus=query.valid & ~matches.matched.any(dim=1),
             objects=self._measure_objects(query, references, valid, matches, scene),
             scene=scene,
-            place=self._measure_place(query, references),
+            **self._measure_coarse(query, references, exclude),
             composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
         )
 
@@ -285,53 +265,21 @@ class SamLadModel(nn.Module):
         weights = scenes.new_ones(scenes.shape[:2])
         return self._measure(query.scene.flatten(2), scenes.flatten(3), weights).view(-1, *query.scene.shape[2:])
 
-    def _measure_place(self, query: Template, references: torch.Tensor) -> torch.Tensor:
-        """Distances of each position to the nearest of the references' features in the same position."""
-        scenes = self.bank.get("scene", references)
+    def _measure_coarse(
+        self, query: Template, references: torch.Tensor, exclude: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """Distances of coarse features to the nearest of any normal, and to the same place of the references."""
         if self.align != "combined":
-            return torch.zeros_like(scenes[:, 0, 0])
-        return (query.scene.unsqueeze(1) - scenes).square().sum(dim=2).amin(dim=1).sqrt()
+            zeros = torch.zeros_like(query.coarse[:, 0])
+            return {"anywhere": zeros, "place": zeros}
+        differences = query.coarse.unsqueeze(1) - self.bank.get("coarse", references)
+        place = differences.square().sum(dim=2).amin(dim=1).sqrt()
+        return {"anywhere": self.bank.nearest_patch(query.coarse, exclude), "place": place}
 
     def _measure(self, features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         if self.align in ("combined", "nearest"):
             return nearest_distance(features, references, weights)
         return mahalanobis(features, references, weights, self.eps)
-
-    def distance_maps(self, query: Template, compared: Comparison) -> torch.Tensor:
-        """Distances of objects, scene and places in units of what is usual, shape ``(N, 3, s, s)``."""
-        inside = query.masks > INSIDE
-        scene = compared.scene / self.usual[1]
-        place = compared.place / self.usual_place
-        if self.lite:
-            inside = inside & compared.surplus[..., None, None]
-            scene = torch.zeros_like(scene)
-            place = torch.zeros_like(place)
-        if self.align == "none":
-            objects = compared.scene / self.usual[1]
-        else:
-            objects = (paste(compared.objects / self.usual[0], query.boxes, scene.shape[1:]) * inside).amax(dim=1)
-        covered = inside.any(dim=1)
-        if self.align != "combined":  # a position is measured once, with its object or with the rest (equation 15)
-            scene = torch.where(covered, torch.zeros_like(scene), scene)
-        return torch.stack([objects * covered, scene, place], dim=1)
-
-    def novelty_map(self, query: Template, compared: Comparison) -> torch.Tensor:
-        """Where objects are too many, and where missing ones should be, in [0, 1], shape ``(N, s, s)``."""
-        surplus = (query.masks * compared.surplus[..., None, None]).amax(dim=1)
-        masks = self.bank.get("masks", compared.references)
-        missing = (masks * compared.missing[..., None, None]).amax(dim=2).mean(dim=1)
-        return torch.maximum(surplus, missing)
-
-    def scores(self, distances: torch.Tensor, compared: Comparison) -> torch.Tensor:
-        """Image scores: of the three maps, of objects too many or missing, and of the composition, ``(N, 5)``.
-
-        Where a position is measured only once, the first score is that of the sum of the maps.
-        """
-        if self.align != "combined":
-            distances = torch.cat([distances.sum(dim=1, keepdim=True), torch.zeros_like(distances[:, 1:])], dim=1)
-        maps = [summarize(distances[:, i], self.image_score, TOP_SHARE) for i in range(3)]
-        count = compared.surplus.float().sum(dim=1) + compared.missing.float().sum(dim=2).mean(dim=1)
-        return torch.stack([*maps, count, compared.composition], dim=1)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Compare images with the bank.
@@ -361,9 +309,8 @@ class SamLadModel(nn.Module):
             return self._score(query, compared)
 
     def _score(self, query: Template, compared: Comparison) -> InferenceBatch:
-        distances = self.distance_maps(query, compared)
-        score = self.fuse(self.scores(distances, compared))
-        anomaly_map = distances.sum(dim=1) + self.novelty * self.novelty_map(query, compared)
+        score = self.scoring.fuse(self.scoring.image_scores(self.scoring.distance_maps(query, compared), compared))
+        anomaly_map = self.scoring.anomaly_map(query, compared, self.bank.get("masks", compared.references))
         anomaly_map = F.interpolate(anomaly_map.unsqueeze(1), self.image_size, mode="bilinear", align_corners=False)
         return InferenceBatch(pred_score=score, anomaly_map=self.blur(anomaly_map))
 
@@ -389,7 +336,7 @@ class SamLadModel(nn.Module):
             explanation = Explanation(
                 score=scores[i].item(),
                 masks=query.masks[i][own] > 0.5,
-                scores=distances[i][own] / self.usual[0],
+                scores=distances[i][own] / self.scoring.usual[0],
                 partners=torch.where(compared.matches.matched[i, 0][own], partners, torch.full_like(partners, -1)),
                 surplus=compared.surplus[i][own],
                 reference_masks=reference.masks[i][other] > 0.5,
@@ -400,26 +347,18 @@ class SamLadModel(nn.Module):
             explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
         return explanations
 
-    def deviations(self, scores: torch.Tensor) -> torch.Tensor:
-        """Image scores in deviations from their means over held-out normals, shape ``(N, 5)``."""
-        return ((scores - self.score_mean) / self.score_std).clamp_min(LEAST)
-
-    def fuse(self, scores: torch.Tensor) -> torch.Tensor:
-        """Sum of the image scores' deviations, shape ``(N,)``."""
-        return self.deviations(scores).sum(dim=1)
-
     @torch.no_grad()
     def fit_objects(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
         """Calibrate the objects and cluster for the composition, on a sample of the normals.
 
         Args:
             images: Normalised images, shape ``(Z, 3, H, W)``.
-            features: Their standardised features, shape ``(Z, C, h, w)``.
+            features: Result of :meth:`enlarge`, shape ``(Z, C, H, W)``.
             seed: Seed of the clusterings.
         """
         if self.upsampler is not None and not self.upsampler.loaded:
             logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
-        self.objects.fit(images, features, seed)
+        self.objects.fit(images, features[:, : self.fine], seed)
         if self.composition is not None:
             self.composition.fit(features, seed)
 
@@ -440,36 +379,15 @@ class SamLadModel(nn.Module):
         self.matching.calibrate(
             *(self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid")), neighbors
         )
+        held_out = None
         if self.composition is not None:
             held_out = self.composition.fit_gaussian(torch.cat([t.histogram for t in templates]))
         sample = everything[:: -(-number // CALIBRATION_IMAGES)]
         parts = sample.split(CHUNK)
         # Templates are large and are read again: only the comparisons are kept.
         compared = [self.compare(self.bank.template(part), exclude=part) for part in parts]
-        valid = self.bank.get("valid", sample)
-        inside = self.bank.get("crop_masks", sample)[valid] > 0.5
-        objects = torch.cat([c.objects for c in compared])[valid][inside]
-        scenes = torch.cat([c.scene for c in compared])
-        self.usual.copy_(torch.stack([objects.mean() if len(objects) else scenes.mean(), scenes.mean()]))
-        self.usual.clamp_min_(1e-6)
-        if self.align == "combined":
-            usual = torch.cat([c.place for c in compared]).mean(dim=0)[None, None]
-            usual = F.avg_pool2d(usual, 5, stride=1, padding=2, count_include_pad=False)[0, 0]
-            self.usual_place.copy_((usual + FLOOR * usual.mean()).clamp_min(1e-6))
-        maps = [self.distance_maps(self.bank.template(part), c) for part, c in zip(parts, compared, strict=True)]
-        scores = torch.cat([self.scores(m, c) for m, c in zip(maps, compared, strict=True)])
-        self.novelty.copy_(torch.cat([m.sum(dim=1).flatten(1).amax(dim=1) for m in maps]).mean())
-        self.score_mean.copy_(scores.mean(dim=0))
-        self.score_std.copy_(scores.std(dim=0))
-        if self.composition is not None:
-            self.score_mean[4], self.score_std[4] = held_out.mean(), held_out.std()
-        if self.composition is None or number <= 2 or len(held_out) <= 2:
-            self.score_std[4] = 1
-        self._bound_deviations(len(scores))
-
-    def _bound_deviations(self, number: int) -> None:
-        """Keep the deviations of the scores of a number of normals from being smaller than these can show."""
-        self.score_std[:3].clamp_min_(LEAST_DEVIATION)
-        # What none of n normals shows may still happen to one of n.
-        self.score_std[3].clamp_min_(number**-0.5)
-        self.score_std.clamp_min_(1e-6)
+        inside = self.bank.get("crop_masks", sample) > 0.5
+        self.scoring.calibrate_distances(compared, self.bank.get("valid", sample), inside)
+        maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
+        scores = [self.scoring.image_scores(m, c) for m, c in zip(maps, compared, strict=True)]
+        self.scoring.calibrate_scores(torch.cat(maps), torch.cat(scores), held_out)

@@ -28,11 +28,11 @@ def test_transformers_local_file_of_another_image_size_fits(tmp_path):
     assert features.network.pos_embed.shape == (1, 25, 192)
 
 
-def test_pyramid_gives_two_averaged_scales():
+def test_pyramid_gives_three_averaged_scales():
     features = PatchFeatures("mobilenetv2_035", pre_trained=False, image_size=(64, 96))
     images = torch.randn(1, 3, 64, 96)
     maps = features(images)
-    assert [m.shape[2:] for m in maps] == [(16, 24), (8, 12)]
+    assert [m.shape[2:] for m in maps] == [(16, 24), (8, 12), (4, 6)]
     plain = features.network(images)[1]
     torch.testing.assert_close(maps[1][..., 1:-1, 1:-1], F.avg_pool2d(plain, 3, stride=1))
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from anomalib_logic.models.sam_lad import bank as bank_module
 from anomalib_logic.models.sam_lad import composition, torch_model
 from anomalib_logic.models.sam_lad.bank import Bank, Template
+from anomalib_logic.models.sam_lad.scoring import Scoring
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .conftest import SMALL, SQUARES, draw
@@ -27,7 +29,7 @@ def filled(images: torch.Tensor, **arguments) -> SamLadModel:
     with torch.no_grad():
         model.standardization.update(model.features(images))
         model.standardization.finalize()
-        model.fit_objects(images, model.standardize(model.features(images)))
+        model.fit_objects(images, model.enlarge(model.features(images), images))
         model.fit([model.represent(part) for part in images.split(4)])
     return model
 
@@ -97,8 +99,41 @@ def test_mixed_precision_changes_neither_scores_nor_maps(model):
 @pytest.mark.parametrize("number", [2, 3, 49])
 def test_smallest_coreset_keeps_one_image(number):
     bank = Bank()
-    bank.fill([Template(*(torch.rand(number, 3) for _ in Template._fields))], coreset=1e-3)
+    bank.fill([template(number)], coreset=1e-3)
     assert len(bank) == 1
+
+
+def template(number: int) -> Template:
+    """Random fields; only the coarse features have their shape."""
+    return Template(**{name: torch.rand(number, 3, *([4, 5] if name == "coarse" else [])) for name in Template._fields})
+
+
+def test_nearest_patch_is_that_of_any_other_image():
+    bank, fields = Bank(half=False), template(4)
+    bank.fill([fields])
+    query = fields.coarse[1:3]
+    others = torch.stack([fields.coarse[[0, 2, 3]], fields.coarse[[0, 1, 3]]]).transpose(1, 2).flatten(2)
+    expected = torch.cdist(query.flatten(2).transpose(1, 2), others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
+    torch.testing.assert_close(bank.nearest_patch(query, exclude=torch.tensor([1, 2])), expected, atol=1e-3, rtol=1e-3)
+    assert bank.nearest_patch(query).max() < 2e-3
+
+
+def test_bank_keeps_a_coreset_of_the_coarse_features(monkeypatch):
+    monkeypatch.setattr(bank_module, "PATCHES", 7)
+    bank = Bank()
+    bank.fill([template(4)])
+    assert len(bank.patches) == len(bank.owners) == 7
+    of_owners = bank.coarse.flatten(2).transpose(1, 2)[bank.owners]
+    assert (of_owners == bank.patches.unsqueeze(1)).all(dim=2).any(dim=1).all()
+
+
+def test_one_broken_rule_is_enough():
+    scoring = Scoring("combined", "max", lite=False, grid=(2, 2))
+    usual, unusual = torch.zeros(1, 6), torch.zeros(1, 6)
+    unusual[0, 5] = 20.0
+    spread = torch.full((1, 6), 3.0)
+    assert scoring.fuse(unusual) > scoring.fuse(spread) > scoring.fuse(usual)
+    assert scoring.fuse(unusual).item() == pytest.approx(20, abs=0.1)
 
 
 def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):

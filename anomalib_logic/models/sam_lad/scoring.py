@@ -1,0 +1,169 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From distances to an anomaly map and an image score (equations 13 to 16, and what we add)."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from anomalib_logic.models.components.image_score import ImageScore, summarize
+from anomalib_logic.models.components.upsampling import resize
+
+from .bank import Template
+from .frames import paste
+from .matching import Matches
+
+Alignment = Literal["combined", "nearest", "box", "none"]
+SCORES = ("objects", "scene", "anywhere", "place", "count", "composition")
+MAPS = SCORES[:4]
+FLOOR = 0.3  # of the average usual distance, added to that of each place
+LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
+TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
+INSIDE = 0.3  # share of a position that an object must cover to take it over
+
+
+class Comparison(NamedTuple):
+    """A query image beside its references.
+
+    Attributes:
+        references: Indices of the references in the bank, shape ``(N, R)``.
+        matches: Which object belongs to which.
+        missing: Reference objects that the query lacks, shape ``(N, R, L)``.
+        surplus: Objects of the query that no reference has, shape ``(N, K)``.
+        objects: Distances in the objects' frames, shape ``(N, K, g, g)``.
+        scene: Distances of the whole image to the references, shape ``(N, s, s)``.
+        anywhere: Distances of coarse features to the nearest of any normal, shape ``(N, h, w)``.
+        place: Distances of coarse features to the same place of the references, shape ``(N, h, w)``.
+        composition: Distance of the image's composition, shape ``(N,)``.
+    """
+
+    references: torch.Tensor
+    matches: Matches
+    missing: torch.Tensor
+    surplus: torch.Tensor
+    objects: torch.Tensor
+    scene: torch.Tensor
+    anywhere: torch.Tensor
+    place: torch.Tensor
+    composition: torch.Tensor
+
+
+class Scoring(nn.Module):
+    """Anomaly map and image score, calibrated on comparisons of normals with each other.
+
+    Args:
+        align, image_score, lite: See :class:`.lightning_model.SamLad`.
+        grid: Height and width of the coarse features.
+    """
+
+    def __init__(self, align: Alignment, image_score: ImageScore, lite: bool, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.align = align
+        self.image_score = image_score
+        self.lite = lite
+        # What is usual among the normals: distances of objects, scene and anywhere, and of each place.
+        self.register_buffer("usual", torch.ones(3))
+        self.register_buffer("usual_place", torch.ones(grid))
+        # Mean and deviation of the image scores.
+        self.register_buffer("mean", torch.zeros(len(SCORES)))
+        self.register_buffer("std", torch.ones(len(SCORES)))
+        self.register_buffer("novelty", torch.tensor(1.0))
+
+    def distance_maps(self, query: Template, compared: Comparison) -> torch.Tensor:
+        """Distances in units of what is usual, one map for each of ``MAPS``, shape ``(N, 4, s, s)``."""
+        inside = query.masks > INSIDE
+        scene = compared.scene / self.usual[1]
+        size = tuple(scene.shape[1:])
+        coarse = torch.stack([compared.anywhere / self.usual[2], compared.place / self.usual_place], dim=1)
+        coarse = resize(coarse, size)
+        if self.lite:
+            inside = inside & compared.surplus[..., None, None]
+            scene, coarse = torch.zeros_like(scene), torch.zeros_like(coarse)
+        if self.align == "none":
+            objects = compared.scene / self.usual[1]
+        else:
+            objects = (paste(compared.objects / self.usual[0], query.boxes, size) * inside).amax(dim=1)
+        covered = inside.any(dim=1)
+        if self.align != "combined":  # a position is measured once, with its object or with the rest (equation 15)
+            scene = torch.where(covered, torch.zeros_like(scene), scene)
+        return torch.cat([torch.stack([objects * covered, scene], dim=1), coarse], dim=1)
+
+    def novelty_map(self, query: Template, compared: Comparison, reference_masks: torch.Tensor) -> torch.Tensor:
+        """Where objects are too many, and where missing ones should be, in [0, 1], shape ``(N, s, s)``.
+
+        Args:
+            query: The images.
+            compared: Their comparison.
+            reference_masks: Masks of the references' objects, shape ``(N, R, L, s, s)``.
+        """
+        surplus = (query.masks * compared.surplus[..., None, None]).amax(dim=1)
+        missing = (reference_masks * compared.missing[..., None, None]).amax(dim=2).mean(dim=1)
+        return torch.maximum(surplus, missing)
+
+    def anomaly_map(self, query: Template, compared: Comparison, reference_masks: torch.Tensor) -> torch.Tensor:
+        """Sum of the distances and of what is new or missing, shape ``(N, s, s)``; arguments as above."""
+        distances = self.distance_maps(query, compared).sum(dim=1)
+        return distances + self.novelty * self.novelty_map(query, compared, reference_masks)
+
+    def image_scores(self, distances: torch.Tensor, compared: Comparison) -> torch.Tensor:
+        """One score for each of ``SCORES``, shape ``(N, 6)``.
+
+        Where a position is measured only once, the first score is that of the sum of the maps.
+
+        Args:
+            distances: Result of :meth:`distance_maps`.
+            compared: The comparison that they come from.
+        """
+        if self.align != "combined":
+            distances = torch.cat([distances.sum(dim=1, keepdim=True), torch.zeros_like(distances[:, 1:])], dim=1)
+        maps = [summarize(distances[:, i], self.image_score, TOP_SHARE) for i in range(len(MAPS))]
+        count = compared.surplus.float().sum(dim=1) + compared.missing.float().sum(dim=2).mean(dim=1)
+        return torch.stack([*maps, count, compared.composition], dim=1)
+
+    def deviations(self, scores: torch.Tensor) -> torch.Tensor:
+        """Image scores in deviations from their means over held-out normals, shape ``(N, 6)``."""
+        return (scores - self.mean) / self.std
+
+    def fuse(self, scores: torch.Tensor) -> torch.Tensor:
+        """Soft maximum of the deviations, shape ``(N,)``: one broken rule is enough."""
+        return self.deviations(scores).logsumexp(dim=1)
+
+    @torch.no_grad()
+    def calibrate_distances(self, compared: list[Comparison], valid: torch.Tensor, inside: torch.Tensor) -> None:
+        """Learn which distances are usual.
+
+        Args:
+            compared: Comparisons of normals with the other normals.
+            valid: Which of their slots hold objects, shape ``(Z, K)``.
+            inside: Which positions of the frames belong to the objects, shape ``(Z, K, g, g)``.
+        """
+        objects = torch.cat([c.objects for c in compared])[valid][inside[valid]]
+        scene = torch.cat([c.scene for c in compared]).mean()
+        anywhere = torch.cat([c.anywhere for c in compared]).mean()
+        self.usual.copy_(torch.stack([objects.mean() if len(objects) else scene, scene, anywhere]).clamp_min(1e-6))
+        place = torch.cat([c.place for c in compared]).mean(dim=0)[None, None]
+        place = F.avg_pool2d(place, 5, stride=1, padding=2, count_include_pad=False)[0, 0]
+        self.usual_place.copy_((place + FLOOR * place.mean()).clamp_min(1e-6))
+
+    @torch.no_grad()
+    def calibrate_scores(self, maps: torch.Tensor, scores: torch.Tensor, composition: torch.Tensor | None) -> None:
+        """Learn which image scores are usual.
+
+        Args:
+            maps: Distance maps of normals, shape ``(Z, 4, s, s)``.
+            scores: Image scores of normals, shape ``(Z, 6)``.
+            composition: Distances of held-out normals' compositions, or ``None`` if there are none.
+        """
+        self.novelty.copy_(maps.sum(dim=1).flatten(1).amax(dim=1).mean())
+        self.mean.copy_(scores.mean(dim=0))
+        self.std.copy_(scores.std(dim=0))
+        self.std[: len(MAPS)].clamp_min_(LEAST_DEVIATION)
+        # What none of n normals shows may still happen to one of n.
+        self.std[4].clamp_min_(len(scores) ** -0.5)
+        enough = composition is not None and len(composition) > 2
+        self.mean[5] = composition.mean() if composition is not None else 0.0
+        self.std[5] = composition.std() if enough else 1.0
+        self.std.clamp_min_(1e-6)
