@@ -12,6 +12,7 @@ from anomalib.models.components import DynamicBufferMixin, KCenterGreedy
 FAR = 1e30  # squared distance to an image that must not be found
 PATCHES = 1000  # coarse features that are kept of all normals
 CANDIDATES = 100_000  # coarse features that they are chosen from, at most
+COMPARED = 500  # images whose coarse features are compared place by place, at most
 
 HALVED = ("key", "scene", "coarse", "patches", "masks", "crops", "crop_masks", "descriptors")
 
@@ -157,6 +158,28 @@ class Bank(DynamicBufferMixin):
             squared = squared + FAR * (exclude[:, None, None] == self.owners)
         nearest = squared.amin(dim=2).unflatten(1, features.shape[2:])
         return (nearest + features.square().sum(dim=1)).clamp_min(0).sqrt()
+
+    def place_distances(self, features: torch.Tensor, exclude: torch.Tensor | None = None) -> torch.Tensor:
+        """Squared distance of each feature to that in the same place of each normal.
+
+        Of more than ``COMPARED`` normals as many are taken, at equal distances.
+
+        Args:
+            features: Coarse features, shape ``(N, C', h, w)``.
+            exclude: Index of an image that counts as far away, shape ``(N,)``: the query itself.
+
+        Returns:
+            Shape ``(N, Z, h, w)``.
+        """
+        step = -(-len(self) // COMPARED)
+        normals = self.coarse[::step].float()
+        products = torch.einsum("nchw,zchw->nzhw", features, normals)
+        squared = features.square().sum(dim=1).unsqueeze(1) + normals.square().sum(dim=1) - 2 * products
+        squared = squared.clamp_min(0)
+        if exclude is not None:
+            owners = torch.arange(0, len(self), step, device=exclude.device)
+            squared = squared + FAR * (exclude.unsqueeze(1) == owners)[..., None, None]
+        return squared
 
     def _dtype(self, name: str) -> torch.dtype:
         if name == "valid":

@@ -71,7 +71,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         align: What a position of an object is compared with: the same position of the image (``"none"``, the paper),
             the same position in the partners' own frames (``"box"``, ours), or the nearest feature anywhere in the
             partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature anywhere in the
-            references, coarser ones anywhere in any normal, and the same place of the references.
+            references, and coarser features anywhere and in the same place of all normals.
         eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
         scene_size: Height and width of the grid on which whole images are compared.
         object_size: Height and width of the grid on which objects are compared.

@@ -17,9 +17,9 @@ from .frames import paste
 from .matching import Matches
 
 Alignment = Literal["combined", "nearest", "box", "none"]
-SCORES = ("objects", "scene", "anywhere", "place", "count", "composition")
-MAPS = SCORES[:4]
-FLOOR = 0.3  # of the average usual distance, added to that of each place
+SCORES = ("objects", "scene", "anywhere", "place", "arrangement", "count", "composition")
+MAPS = SCORES[:5]
+FLOORS = (3.0, 1.0)  # of the average usual distance, added to that of each place (place, arrangement)
 LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
 INSIDE = 0.3  # share of a position that an object must cover to take it over
@@ -36,7 +36,9 @@ class Comparison(NamedTuple):
         objects: Distances in the objects' frames, shape ``(N, K, g, g)``.
         scene: Distances of the whole image to the references, shape ``(N, s, s)``.
         anywhere: Distances of coarse features to the nearest of any normal, shape ``(N, h, w)``.
-        place: Distances of coarse features to the same place of the references, shape ``(N, h, w)``.
+        place: Distances of small windows of coarse features to the same place of the normals that are most alike,
+            shape ``(N, h, w)``.
+        arrangement: Distances of larger windows to the same place of any normal, shape ``(N, h, w)``.
         composition: Distance of the image's composition, shape ``(N,)``.
     """
 
@@ -48,6 +50,7 @@ class Comparison(NamedTuple):
     scene: torch.Tensor
     anywhere: torch.Tensor
     place: torch.Tensor
+    arrangement: torch.Tensor
     composition: torch.Tensor
 
 
@@ -64,21 +67,21 @@ class Scoring(nn.Module):
         self.align = align
         self.image_score = image_score
         self.lite = lite
-        # What is usual among the normals: distances of objects, scene and anywhere, and of each place.
+        # What is usual among the normals: distances of objects, scene and anywhere, and at each place.
         self.register_buffer("usual", torch.ones(3))
-        self.register_buffer("usual_place", torch.ones(grid))
+        self.register_buffer("usual_place", torch.ones(2, *grid))
         # Mean and deviation of the image scores.
         self.register_buffer("mean", torch.zeros(len(SCORES)))
         self.register_buffer("std", torch.ones(len(SCORES)))
         self.register_buffer("novelty", torch.tensor(1.0))
 
     def distance_maps(self, query: Template, compared: Comparison) -> torch.Tensor:
-        """Distances in units of what is usual, one map for each of ``MAPS``, shape ``(N, 4, s, s)``."""
+        """Distances in units of what is usual, one map for each of ``MAPS``, shape ``(N, 5, s, s)``."""
         inside = query.masks > INSIDE
         scene = compared.scene / self.usual[1]
         size = tuple(scene.shape[1:])
-        coarse = torch.stack([compared.anywhere / self.usual[2], compared.place / self.usual_place], dim=1)
-        coarse = resize(coarse, size)
+        places = torch.stack([compared.place, compared.arrangement], dim=1) / self.usual_place
+        coarse = resize(torch.cat([compared.anywhere.unsqueeze(1) / self.usual[2], places], dim=1), size)
         if self.lite:
             inside = inside & compared.surplus[..., None, None]
             scene, coarse = torch.zeros_like(scene), torch.zeros_like(coarse)
@@ -109,7 +112,7 @@ class Scoring(nn.Module):
         return distances + self.novelty * self.novelty_map(query, compared, reference_masks)
 
     def image_scores(self, distances: torch.Tensor, compared: Comparison) -> torch.Tensor:
-        """One score for each of ``SCORES``, shape ``(N, 6)``.
+        """One score for each of ``SCORES``, shape ``(N, 7)``.
 
         Where a position is measured only once, the first score is that of the sum of the maps.
 
@@ -124,7 +127,7 @@ class Scoring(nn.Module):
         return torch.stack([*maps, count, compared.composition], dim=1)
 
     def deviations(self, scores: torch.Tensor) -> torch.Tensor:
-        """Image scores in deviations from their means over held-out normals, shape ``(N, 6)``."""
+        """Image scores in deviations from their means over held-out normals, shape ``(N, 7)``."""
         return (scores - self.mean) / self.std
 
     def fuse(self, scores: torch.Tensor) -> torch.Tensor:
@@ -144,17 +147,18 @@ class Scoring(nn.Module):
         scene = torch.cat([c.scene for c in compared]).mean()
         anywhere = torch.cat([c.anywhere for c in compared]).mean()
         self.usual.copy_(torch.stack([objects.mean() if len(objects) else scene, scene, anywhere]).clamp_min(1e-6))
-        place = torch.cat([c.place for c in compared]).mean(dim=0)[None, None]
-        place = F.avg_pool2d(place, 5, stride=1, padding=2, count_include_pad=False)[0, 0]
-        self.usual_place.copy_((place + FLOOR * place.mean()).clamp_min(1e-6))
+        places = torch.cat([torch.stack([c.place, c.arrangement], dim=1) for c in compared]).mean(dim=0)
+        places = F.avg_pool2d(places, 5, stride=1, padding=2, count_include_pad=False)
+        floors = places.new_tensor(FLOORS).view(2, 1, 1) * places.mean(dim=(1, 2), keepdim=True)
+        self.usual_place.copy_((places + floors).clamp_min(1e-6))
 
     @torch.no_grad()
     def calibrate_scores(self, maps: torch.Tensor, scores: torch.Tensor, composition: torch.Tensor | None) -> None:
         """Learn which image scores are usual.
 
         Args:
-            maps: Distance maps of normals, shape ``(Z, 4, s, s)``.
-            scores: Image scores of normals, shape ``(Z, 6)``.
+            maps: Distance maps of normals, shape ``(Z, 5, s, s)``.
+            scores: Image scores of normals, shape ``(Z, 7)``.
             composition: Distances of held-out normals' compositions, or ``None`` if there are none.
         """
         self.novelty.copy_(maps.sum(dim=1).flatten(1).amax(dim=1).mean())
@@ -162,8 +166,8 @@ class Scoring(nn.Module):
         self.std.copy_(scores.std(dim=0))
         self.std[: len(MAPS)].clamp_min_(LEAST_DEVIATION)
         # What none of n normals shows may still happen to one of n.
-        self.std[4].clamp_min_(len(scores) ** -0.5)
+        self.std[5].clamp_min_(len(scores) ** -0.5)
         enough = composition is not None and len(composition) > 2
-        self.mean[5] = composition.mean() if composition is not None else 0.0
-        self.std[5] = composition.std() if enough else 1.0
+        self.mean[6] = composition.mean() if composition is not None else 0.0
+        self.std[6] = composition.std() if enough else 1.0
         self.std.clamp_min_(1e-6)

@@ -228,7 +228,7 @@ class SamLadModel(nn.Module):
             surplus=query.valid & ~matches.matched.any(dim=1),
             objects=self._measure_objects(query, references, valid, matches, scene),
             scene=scene,
-            **self._measure_coarse(query, references, exclude),
+            **self._measure_coarse(query, exclude),
             composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
         )
 
@@ -265,16 +265,19 @@ class SamLadModel(nn.Module):
         weights = scenes.new_ones(scenes.shape[:2])
         return self._measure(query.scene.flatten(2), scenes.flatten(3), weights).view(-1, *query.scene.shape[2:])
 
-    def _measure_coarse(
-        self, query: Template, references: torch.Tensor, exclude: torch.Tensor | None
-    ) -> dict[str, torch.Tensor]:
-        """Distances of coarse features to the nearest of any normal, and to the same place of the references."""
+    def _measure_coarse(self, query: Template, exclude: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Distances of coarse features to those of all normals: anywhere, and in the same place."""
         if self.align != "combined":
             zeros = torch.zeros_like(query.coarse[:, 0])
-            return {"anywhere": zeros, "place": zeros}
-        differences = query.coarse.unsqueeze(1) - self.bank.get("coarse", references)
-        place = differences.square().sum(dim=2).amin(dim=1).sqrt()
-        return {"anywhere": self.bank.nearest_patch(query.coarse, exclude), "place": place}
+            return {"anywhere": zeros, "place": zeros, "arrangement": zeros}
+        squared = self.bank.place_distances(query.coarse, exclude)
+        alike = squared.mean(dim=(2, 3)).topk(min(self.k, squared.shape[1] - (exclude is not None)), largest=False)
+        alike = squared.gather(1, alike.indices[..., None, None].expand(-1, -1, *squared.shape[2:]))
+        return {
+            "anywhere": self.bank.nearest_patch(query.coarse, exclude),
+            "place": F.avg_pool2d(alike, 3, stride=1, padding=1).amin(dim=1).sqrt(),
+            "arrangement": F.avg_pool2d(squared, 5, stride=1, padding=2).amin(dim=1).sqrt(),
+        }
 
     def _measure(self, features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         if self.align in ("combined", "nearest"):

@@ -118,6 +118,20 @@ def test_nearest_patch_is_that_of_any_other_image():
     assert bank.nearest_patch(query).max() < 2e-3
 
 
+@pytest.mark.parametrize("most", [500, 2])
+def test_place_distances_are_those_to_other_normals(most, monkeypatch):
+    monkeypatch.setattr(bank_module, "COMPARED", most)
+    bank, fields = Bank(half=False), template(4)
+    bank.fill([fields])
+    distances = bank.place_distances(fields.coarse[2:3], exclude=torch.tensor([2]))[0]
+    normals = fields.coarse[:: 4 // min(4, most)]
+    expected = (normals - fields.coarse[2]).square().sum(dim=1)
+    own = list(range(0, 4, 4 // min(4, most))).index(2)
+    assert distances[own].min() > 1e20
+    others = [i for i in range(len(normals)) if i != own]
+    torch.testing.assert_close(distances[others], expected[others])
+
+
 def test_bank_keeps_a_coreset_of_the_coarse_features(monkeypatch):
     monkeypatch.setattr(bank_module, "PATCHES", 7)
     bank = Bank()
@@ -129,9 +143,9 @@ def test_bank_keeps_a_coreset_of_the_coarse_features(monkeypatch):
 
 def test_one_broken_rule_is_enough():
     scoring = Scoring("combined", "max", lite=False, grid=(2, 2))
-    usual, unusual = torch.zeros(1, 6), torch.zeros(1, 6)
+    usual, unusual = torch.zeros(1, 7), torch.zeros(1, 7)
     unusual[0, 5] = 20.0
-    spread = torch.full((1, 6), 3.0)
+    spread = torch.full((1, 7), 3.0)
     assert scoring.fuse(unusual) > scoring.fuse(spread) > scoring.fuse(usual)
     assert scoring.fuse(unusual).item() == pytest.approx(20, abs=0.1)
 
