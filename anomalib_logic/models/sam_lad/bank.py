@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from anomalib.models.components import DynamicBufferMixin, KCenterGreedy
+from anomalib.models.components import DynamicBufferMixin
 
 FAR = 1e30  # squared distance to an image that must not be found
 PATCHES = 1000  # coarse features that are kept of all normals
-CANDIDATES = 100_000  # coarse features that they are chosen from, at most
+CANDIDATES = 50_000  # coarse features that they are chosen from, at most
 COMPARED = 500  # images whose coarse features are compared place by place, at most
 
 HALVED = ("key", "scene", "coarse", "patches", "masks", "crops", "crop_masks", "descriptors")
@@ -55,6 +55,30 @@ class Template(NamedTuple):
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Template":
         """Apply a function to every field."""
         return Template(*(function(field) for field in self))
+
+
+def greedy_k_center(points: torch.Tensor, number: int) -> torch.Tensor:
+    """Choose points of which each next one is the farthest from all before, as PatchCore's coreset.
+
+    Not Anomalib's ``KCenterGreedy``: in each of its steps it makes a copy of all points, which took up to 18 GB where
+    50 normals were a bank's. Here a step is one product of a matrix and a vector.
+
+    Args:
+        points: Shape ``(P, C)``.
+        number: How many to choose, at most P.
+
+    Returns:
+        Their indices, the first point's first, shape ``(number,)``.
+    """
+    norms = points.square().sum(dim=1)
+    distances = torch.full_like(norms, torch.inf)
+    chosen = [torch.zeros((), dtype=torch.long, device=points.device)]
+    while len(chosen) < number:
+        last = chosen[-1]
+        distances = torch.minimum(distances, norms + norms[last] - 2 * (points @ points[last]))
+        distances[last] = -1.0
+        chosen.append(distances.argmax())
+    return torch.stack(chosen)
 
 
 class Bank(DynamicBufferMixin):
@@ -123,9 +147,8 @@ class Bank(DynamicBufferMixin):
             raise ValueError(msg)
         fields = [torch.cat(field) for field in zip(*templates, strict=True)]
         if coreset < 1.0 and len(fields[0]) > 1:
-            share = max(coreset, 1.5 / len(fields[0]))  # of which the integer part is taken
-            chosen = KCenterGreedy(fields[0].float(), share).select_coreset_idxs()
-            fields = [field[sorted(chosen)] for field in fields]
+            chosen = greedy_k_center(fields[0].float(), max(1, int(coreset * len(fields[0])))).sort().values
+            fields = [field[chosen] for field in fields]
         for name, field in zip(Template._fields, fields, strict=True):
             setattr(self, name, field.to(self._dtype(name)).contiguous())
         self._choose_patches()
@@ -137,8 +160,7 @@ class Bank(DynamicBufferMixin):
         chosen = torch.randperm(len(owners), device=positions.device)[:CANDIDATES]
         candidates = positions.flatten(0, 1)[chosen]
         if len(candidates) > PATCHES:
-            share = (PATCHES + 0.5) / len(candidates)  # of which the integer part is taken
-            chosen = chosen[KCenterGreedy(candidates.float(), share).select_coreset_idxs()]
+            chosen = chosen[greedy_k_center(candidates.float(), PATCHES)]
         self.patches = positions.flatten(0, 1)[chosen].contiguous()
         self.owners = owners[chosen]
 

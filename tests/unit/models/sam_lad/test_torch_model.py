@@ -9,7 +9,7 @@ import torch
 
 from anomalib_logic.models.sam_lad import bank as bank_module
 from anomalib_logic.models.sam_lad import composition, torch_model
-from anomalib_logic.models.sam_lad.bank import Bank, Template
+from anomalib_logic.models.sam_lad.bank import Bank, Template, greedy_k_center
 from anomalib_logic.models.sam_lad.scoring import Scoring
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
@@ -116,6 +116,15 @@ def test_nearest_patch_is_that_of_any_other_image():
     expected = torch.cdist(query.flatten(2).transpose(1, 2), others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
     torch.testing.assert_close(bank.nearest_patch(query, exclude=torch.tensor([1, 2])), expected, atol=1e-3, rtol=1e-3)
     assert bank.nearest_patch(query).max() < 2e-3
+
+
+def test_coreset_takes_the_farthest_point_each_time():
+    points = torch.rand(30, 3)
+    chosen = greedy_k_center(points, 30).tolist()
+    assert sorted(chosen) == list(range(30))
+    for i in range(1, 29):
+        nearest = torch.cdist(points, points[chosen[:i]]).amin(dim=1)
+        assert nearest[chosen[i]] == pytest.approx(nearest.max().item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("most", [500, 2])
