@@ -104,14 +104,16 @@ MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
 
 
 @torch.no_grad()
-def sam_lad_results(model: SamLad, data: MVTecLoco) -> dict[str, dict[str, float]]:
+def sam_lad_results(model: SamLad, data: MVTecLoco, picture: Path | None) -> dict[str, dict[str, float]]:
     """AUROC of SAM-LAD with and without composition, and of each part of its score, from one pass."""
     batches, parts, scoring = [], [], model.model.scoring
     model.eval()
     for batch in data.test_dataloader():
         query, compared = model.model.look_up(model.pre_processor(batch.image))
         parts.append(scoring.image_scores(scoring.distance_maps(query, compared), compared))
-        batches.append(batch)
+        batches.append(batch.update(anomaly_map=model.model.score(query, compared).anomaly_map.squeeze(1)))
+    if picture:
+        draw(batches, picture)
     figures = {"samlad": image_aurocs(batches, [scoring.fuse(part) for part in parts])}
     without = [scoring.deviations(part)[:, :-1].logsumexp(dim=1) for part in parts]
     figures["samlad, no composition"] = image_aurocs(batches, without)
@@ -151,7 +153,7 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
         seconds = time.perf_counter() - start
         results = {}
         if name == "samlad":
-            results = sam_lad_results(model, data)
+            results = sam_lad_results(model, data, args.pictures and args.pictures / f"{category}.png")
         elif name != "glcf":
             batches = engine.predict(model, datamodule=data)
             results[name] = image_aurocs(batches, [batch.pred_score for batch in batches])
@@ -213,14 +215,14 @@ def main() -> None:
     parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
     parser.add_argument("--models", nargs="+", default=["glcf", "padim", "patchcore", "samlad"], choices=MODELS)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=100, help="of GLCF")
+    parser.add_argument("--epochs", type=int, default=90, help="of GLCF")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--shift", type=int, default=6, help="of GLCF's training images, in pixels; 0 switches it off")
     parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--options", default="{}", help="JSON: more arguments of Glcf or SamLad")
-    parser.add_argument("--pictures", type=Path, help="folder for a picture of some of GLCF's maps of each category")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of some maps of GLCF and SAM-LAD")
     parser.add_argument("--output", type=Path, help="JSON lines file that results are added to")
     args = parser.parse_args()
     categories = args.categories or sorted(p.name for p in args.root.iterdir() if (p / "train").is_dir())
