@@ -88,8 +88,8 @@ class VerifiedExport:
             export_root: Output folder.
             model_file_name: Name of the file without suffix.
             input_size: Height and width of the images in pixels; any by default.
-            verify: Compare the file's predictions with the model's (in place of ``torch.onnx.export``'s argument); ``None``
-                says nothing of the file at all.
+            verify: Compare the file's predictions with the model's (in place of ``torch.onnx.export``'s argument).
+                ``None`` says nothing of the file at all.
             datamodule: Data module whose images are used.
             **kwargs: See Anomalib's method.
 
