@@ -41,7 +41,12 @@ def sam_lad_segment_anything() -> SamLad:
     return model
 
 
-MODELS = [glcf_swin, glcf_mobilenet, sam_lad_cluster, sam_lad_segment_anything]
+MODELS = [
+    glcf_swin,
+    pytest.param(glcf_mobilenet, marks=pytest.mark.slow),
+    sam_lad_cluster,
+    sam_lad_segment_anything,
+]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda create: create.__name__)
@@ -51,13 +56,14 @@ def trained(request, loco, tmp_path_factory):
     data = MVTecLoco(loco, "squares", train_batch_size=4, num_workers=0, val_split_mode="same_as_test")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(segment_anything.ENCODERS, "vit_b", TINY)
+        patch.setattr(segment_anything, "SUPPRESSION_STEPS", 4)  # like the iterations, each is unrolled into the graph
         torch.manual_seed(0)
         model = request.param()
-    if isinstance(model, SamLad):
-        model.model.matching.iterations = 3  # each is unrolled into the graph
-    Engine(default_root_dir=root, accelerator="cpu", enable_progress_bar=False).fit(model, datamodule=data)
-    images = list(spread(splits_of(data, "test"), 4))
-    return model.eval(), model.to_onnx(root), images
+        if isinstance(model, SamLad):
+            model.model.matching.iterations = 3
+        Engine(default_root_dir=root, accelerator="cpu", enable_progress_bar=False).fit(model, datamodule=data)
+        images = list(spread(splits_of(data, "test"), 4))
+        yield model.eval(), model.to_onnx(root), images
 
 
 @pytest.mark.parametrize("runtime", [OnnxRunner, OpenVINORunner], ids=["onnxruntime", "openvino"])
