@@ -15,6 +15,7 @@ from lightning_utilities.core.imports import module_available
 from torchmetrics import Metric
 
 from .images import NamedImage, from_bytes, from_datamodule, generate, to_bytes
+from .logs import quiet
 from .node_names import name_nodes_by_module
 from .quantization import check_datamodule, quantize
 from .runners import TorchRunner, open_exported
@@ -96,7 +97,7 @@ class VerifiedExport:
         Raises:
             ExportVerificationError: If the file's predictions are others.
         """
-        with torch.no_grad():
+        with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
             path = super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
         name_nodes_by_module(path)
         self._report(path, verify, datamodule, input_size)

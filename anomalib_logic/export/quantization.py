@@ -13,6 +13,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from .images import as_batch, splits_of, spread
+from .logs import quiet
 from .node_names import module_of
 from .verification import EVALUATED_IMAGES
 
@@ -62,7 +63,8 @@ def quantize(
         "subset_size": len(calibration),
     }
     if metric is None:
-        return nncf.quantize(model, **arguments)
+        with quiet("nncf"):
+            return nncf.quantize(model, **arguments)
     return nncf.quantize_with_accuracy_control(
         model,
         validation_dataset=nncf.Dataset(_labelled_batches(datamodule, size)),

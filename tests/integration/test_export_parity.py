@@ -91,3 +91,21 @@ def test_graph_has_scores_labels_maps_and_masks(trained):
     threshold = 0.5
     assert np.array_equal(predictions["pred_label"], predictions["pred_score"] > threshold)
     assert np.array_equal(predictions["pred_mask"], predictions["anomaly_map"] > threshold)
+
+
+def test_weights_lie_beside_the_onnx_file_so_that_they_may_exceed_two_gigabytes(trained):
+    onnx = pytest.importorskip("onnx")
+    _, path, _ = trained
+    large = [t for t in onnx.load(path, load_external_data=False).graph.initializer if np.prod(t.dims) > 4096]
+    assert large
+    assert all(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in large)
+    assert path.with_name("model.onnx.data").stat().st_size > 4 * 4096
+
+
+def test_bank_is_in_the_file_in_half_precision(trained):
+    onnx = pytest.importorskip("onnx")
+    model, path, _ = trained
+    if not isinstance(model, SamLad):
+        pytest.skip("has no bank")
+    kinds = {t.name: t.data_type for t in onnx.load(path, load_external_data=False).graph.initializer}
+    assert kinds["model.bank.crops"] == kinds["model.bank.key"] == onnx.TensorProto.FLOAT16
