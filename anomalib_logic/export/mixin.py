@@ -17,7 +17,7 @@ from torchmetrics import Metric
 from .images import NamedImage, from_bytes, from_datamodule, generate, to_bytes
 from .logs import quiet
 from .node_names import name_nodes_by_module
-from .quantization import check_datamodule, quantize
+from .quantization import check_datamodule, compress_weights, quantize
 from .runners import TorchRunner, open_exported
 from .verification import FULL_PRECISION, ExportVerificationError, file_size, image_auroc, verify
 
@@ -166,7 +166,9 @@ class VerifiedExport:
         task: Any = None,
         max_drop: float = 0.01,
     ) -> Any:
-        """Compress weights as Anomalib does, but quantise with :func:`.quantization.quantize`."""
+        """Compress the layers with weights only, see :mod:`.quantization`."""
+        if compression_type == CompressionType.INT8:
+            return compress_weights(model, self)
         if compression_type in QUANTIZED:
             control = compression_type == CompressionType.INT8_ACQ
             return quantize(model, self, datamodule, metric if control else None, max_drop)

@@ -74,6 +74,23 @@ def quantize(
     )
 
 
+def compress_weights(model: Any, module: nn.Module) -> Any:
+    """Keep the weights of convolutions and linear layers in int8; a bank, clusters and statistics stay as they are.
+
+    Args:
+        model: Model of OpenVINO whose operations are named by :func:`.node_names.name_nodes_by_module`.
+        module: The torch model that it comes from.
+
+    Returns:
+        The model with compressed weights, which are decompressed to compute with.
+    """
+    import nncf
+
+    _, kept = layers_to_quantize(model, module)
+    with quiet("nncf"):
+        return nncf.compress_weights(model, ignored_scope=nncf.IgnoredScope(names=kept, validate=False))
+
+
 def check_datamodule(datamodule: AnomalibDataModule | None) -> None:
     """Refuse to quantise without a data module.
 
