@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -95,6 +97,23 @@ def trained(loco, tmp_path_factory) -> Path:
 def checkpoint(trained) -> Path:
     """The checkpoint of the ``trained`` run."""
     return trained / "results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt"
+
+
+@pytest.fixture(scope="session")
+def exports(trained, tmp_path_factory) -> Path:
+    """Folder with what ``anomalib export`` wrote: ONNX for images of 48 x 80, OpenVINO for any; and ``output.txt``."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    from anomalib.cli.cli import AnomalibCLI
+
+    root = tmp_path_factory.mktemp("exports")
+    model = ["--model=anomalib_logic.Glcf", *SMALL_MODEL, f"--export_root={root}"]
+    model += [f"--ckpt_path={trained}/results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt"]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        AnomalibCLI(["export", *model, "--export_type=onnx", "--input_size=[48,80]"])
+        AnomalibCLI(["export", *model, "--export_type=openvino"])
+    (root / "output.txt").write_text(output.getvalue())
+    return root
 
 
 @pytest.fixture

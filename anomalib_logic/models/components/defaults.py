@@ -12,12 +12,13 @@ from anomalib.pre_processing import PreProcessor
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_logic.export import VerifiedExport
 from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.metrics.loco_metric import LocoMetric
 
 
-class ModelDefaults:
-    """Pre-processor, evaluator, learning type and loading; to inherit from before ``AnomalibModule``.
+class ModelDefaults(VerifiedExport):
+    """Pre-processor, evaluator, learning type, loading and verified export; to inherit from before ``AnomalibModule``.
 
     Attributes:
         WITHOUT_FILES: Constructor arguments of a model whose networks come from a checkpoint.

@@ -99,10 +99,10 @@ class SemanticAggregation(nn.Module):
         semantic = self.encoder_tokens
         if self.structure != "pgs":
             semantic = semantic + self.position
-        encoded = self.encoder(torch.cat([patches, semantic.expand(len(patches), -1, -1)], dim=1))
+        encoded = self.encoder(torch.cat([patches, semantic.expand(patches.shape[0], -1, -1)], dim=1))
         patches, semantic = encoded[:, : self.length], encoded[:, self.length :]
         if self.structure != "ps":
-            fresh = (self.decoder_tokens + self.position).expand(len(patches), -1, -1)
+            fresh = (self.decoder_tokens + self.position).expand(patches.shape[0], -1, -1)
             semantic = torch.cat([semantic, fresh], dim=1)
         decoded = self.global_decoder(semantic)[:, -self.length :]
         return decoded, self.patch_decoder(patches)

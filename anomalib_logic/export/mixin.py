@@ -1,0 +1,235 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomalib's export, with verification of what it wrote and int8 quantisation that works with its data modules."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.deploy import CompressionType
+from lightning_utilities.core.imports import module_available
+from torchmetrics import Metric
+
+from .images import NamedImage, from_bytes, from_datamodule, generate, to_bytes
+from .logs import quiet
+from .node_names import name_nodes_by_module
+from .quantization import check_datamodule, compress_weights, quantize
+from .runners import TorchRunner, open_exported
+from .verification import FULL_PRECISION, ExportVerificationError, file_size, image_auroc, verify
+
+logger = logging.getLogger(__name__)
+
+SWITCH = "ANOMALIB_LOGIC_VERIFY_EXPORT"
+STORED = "verification_images"  # in checkpoints
+OPSET = 18  # the lowest that torch's exporter writes without converting
+QUANTIZED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
+RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
+
+
+class VerifiedExport:
+    """Verify each export on a few real images; to inherit from before ``AnomalibModule``.
+
+    Images are those of the data module that is given, or of the one that the model was trained with in this process, or
+    those that the checkpoint keeps of its validation images; else generated ones. ``verify=False`` or the environment
+    variable ``ANOMALIB_LOGIC_VERIFY_EXPORT=0`` switches verification off.
+    """
+
+    _verification_images: dict[str, torch.Tensor] = {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep a few images to verify exports with."""
+        super().on_save_checkpoint(checkpoint)
+        if (datamodule := self._own_datamodule()) is not None:
+            self._verification_images = to_bytes(from_datamodule(datamodule))
+        checkpoint[STORED] = self._verification_images
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the images to verify exports with."""
+        super().on_load_checkpoint(checkpoint)
+        self._verification_images = checkpoint.get(STORED, {})
+
+    def to_torch(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        verify: bool = True,
+        datamodule: AnomalibDataModule | None = None,
+    ) -> Path:
+        """Export as Anomalib does and verify the file.
+
+        Args:
+            export_root: Output folder.
+            model_file_name: Name of the file without suffix.
+            verify: Compare the file's predictions with the model's.
+            datamodule: Data module whose images are used.
+
+        Raises:
+            ExportVerificationError: If the file's predictions are others.
+        """
+        path = super().to_torch(export_root, model_file_name)
+        self._report(path, verify, datamodule)
+        return path
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        verify: bool | None = True,
+        datamodule: AnomalibDataModule | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Export as Anomalib does, name the nodes after the modules they come from, and verify the file.
+
+        Args:
+            export_root: Output folder.
+            model_file_name: Name of the file without suffix.
+            input_size: Height and width of the images in pixels; any by default.
+            verify: Compare the file's predictions with the model's (in place of ``torch.onnx.export``'s argument).
+                ``None`` says nothing of the file at all.
+            datamodule: Data module whose images are used.
+            **kwargs: See Anomalib's method.
+
+        Raises:
+            ExportVerificationError: If the file's predictions are others.
+        """
+        with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
+            path = super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
+        name_nodes_by_module(path)
+        self._report(path, verify, datamodule, input_size)
+        return path
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: Any = None,
+        max_drop: float = 0.01,
+        ov_kwargs: dict[str, Any] | None = None,
+        onnx_kwargs: dict[str, Any] | None = None,
+        verify: bool = True,
+    ) -> Path:
+        """Export as Anomalib does and verify the file.
+
+        Args:
+            export_root: Output folder.
+            model_file_name: Name of the file without suffix.
+            input_size: Height and width of the images in pixels; any by default.
+            compression_type: ``"fp16"``, ``"int8"``, ``"int8_ptq"`` or ``"int8_acq"``. Compressed files are measured,
+                not held to a tolerance; with a data module their image AUROC is compared with the model's.
+            datamodule: Data module to calibrate, evaluate and verify with.
+            metric: Quality that ``"int8_acq"`` must keep.
+            task: See Anomalib's method.
+            max_drop: How much of ``metric`` may be lost.
+            ov_kwargs: Arguments of OpenVINO's converter.
+            onnx_kwargs: Arguments of :meth:`to_onnx`; its ``verify`` is this method's, too.
+            verify: Compare the file's predictions with the model's.
+
+        Raises:
+            ExportVerificationError: If the file's predictions are others.
+            ValueError: If quantisation lacks images.
+        """
+        onnx_kwargs = dict(onnx_kwargs or {})
+        if compression_type in QUANTIZED:
+            check_datamodule(datamodule)
+        verify = onnx_kwargs.pop("verify", True) and verify
+        datamodule = onnx_kwargs.pop("datamodule", None) or datamodule
+        path = super().to_openvino(
+            export_root,
+            model_file_name,
+            input_size,
+            compression_type,
+            datamodule,
+            metric,
+            task,
+            max_drop,
+            ov_kwargs,
+            {**onnx_kwargs, "verify": None},
+        )
+        self._report(path, verify, datamodule, input_size, compression_type)
+        return path
+
+    def _compress_ov_model(
+        self,
+        model: Any,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: Any = None,
+        max_drop: float = 0.01,
+    ) -> Any:
+        """Compress the layers with weights only, see :mod:`.quantization`."""
+        if compression_type == CompressionType.INT8:
+            return compress_weights(model, self)
+        if compression_type in QUANTIZED:
+            control = compression_type == CompressionType.INT8_ACQ
+            return quantize(model, self, datamodule, metric if control else None, max_drop)
+        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
+
+    def _own_datamodule(self) -> AnomalibDataModule | None:
+        datamodule = getattr(getattr(self, "_trainer", None), "datamodule", None)
+        return datamodule if isinstance(datamodule, AnomalibDataModule) else None
+
+    def _images_to_verify_with(
+        self, datamodule: AnomalibDataModule | None, input_size: tuple[int, int] | None
+    ) -> list[NamedImage]:
+        datamodule = datamodule or self._own_datamodule()
+        if datamodule is not None:
+            return from_datamodule(datamodule)
+        if self._verification_images:
+            return from_bytes(self._verification_images)
+        print("verifying with generated images: neither a data module nor the checkpoint has real ones")
+        return generate(size=input_size)
+
+    def _report(
+        self,
+        path: Path,
+        verify_file: bool | None,
+        datamodule: AnomalibDataModule | None,
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+    ) -> None:
+        """Print the file's size and how it differs from the model; raise if that is too much.
+
+        ``verify_file``: ``None`` is for a file on the way to another one, of which nothing is said.
+        """
+        if verify_file is None:
+            return
+        print(f"{path}: {file_size(path) / 1e6:.1f} MB")
+        if not verify_file or os.environ.get(SWITCH, "1").lower() in ("0", "false", "no"):
+            return
+        runtime = RUNTIMES.get(path.suffix)
+        if runtime is not None and not module_available(runtime):
+            logger.warning("%s was not verified: pip install %s, or set %s=0", path, runtime, SWITCH)
+            return
+        reference, exported = TorchRunner(self), open_exported(path)
+        images = self._images_to_verify_with(datamodule, input_size)
+        try:
+            tolerance = FULL_PRECISION if compression_type is None else None
+            rows = verify(reference, exported, images, tolerance, size=input_size)
+        except ExportVerificationError as error:
+            msg = (
+                f"{path} in {exported.device} does not predict what the model predicts: {error}. The file stays where "
+                f"it is; do not use it before you know why. {SWITCH}=0 switches this check off"
+            )
+            raise ExportVerificationError(msg) from error
+        for row in rows:
+            print(
+                f"  {exported.device}, batch {row.batch}: largest difference from torch {row.score:.1e} of the score, "
+                f"{row.anomaly_map:.1e} of the map's range"
+            )
+        if all(row.clamped for row in rows):
+            print("  the score of every image is 0 or 1, its limits: small differences of scores would not show")
+        if compression_type is not None and datamodule is not None:
+            result = image_auroc([reference, exported], datamodule, input_size)
+            if result is not None:
+                (before, after), number = result
+                print(f"  image AUROC on {number} test images: {before:.4f} in torch, {after:.4f} in the file")

@@ -1,0 +1,84 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The standalone example, where torch and Anomalib cannot be imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data.utils import read_image
+from PIL import Image
+
+from anomalib_logic import Glcf
+
+EXAMPLE = Path(__file__).parents[2] / "examples/infer.py"
+RUN_WITHOUT_TORCH = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "anomalib", "anomalib_logic", "lightning", "timm"):
+            raise ImportError(f"{name} is not to be imported")
+sys.meta_path.insert(0, Refuse())
+try:
+    import torch
+except ImportError:
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def infer(*arguments) -> subprocess.CompletedProcess:
+    """Run the example; it prints nothing at all if torch could be imported."""
+    command = [sys.executable, "-I", "-c", RUN_WITHOUT_TORCH, str(EXAMPLE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return Glcf.load_from_checkpoint(trained / "results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt")
+
+
+@pytest.fixture
+def files(exports):
+    """The model for images of any size in OpenVINO, and for images of 48 x 80 in ONNX."""
+    return exports / "weights/openvino/model.xml", exports / "weights/onnx/model.onnx"
+
+
+def test_example_prints_score_and_label_of_each_image_and_writes_its_map(files, model, loco, tmp_path):
+    images = [loco / "squares/test" / name for name in ("good/000.png", "logical_anomalies/001.png")]
+    done = infer(files[0], *images, "--maps", tmp_path / "maps")
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["image"] for result in results] == [str(image) for image in images]
+    for result, image in zip(results, images, strict=True):
+        with torch.no_grad():
+            expected = model.eval()(read_image(image, as_tensor=True)[None])
+        assert result["score"] == pytest.approx(expected.pred_score.item(), abs=1e-3)
+        assert result["anomalous"] == expected.pred_label.item()
+        written = np.asarray(Image.open(result["map"])) / 255
+        np.testing.assert_allclose(written, expected.anomaly_map[0, 0].numpy(), atol=0.01)
+
+
+def test_example_resizes_for_a_model_of_one_size_in_onnx_runtime(files, loco):
+    done = infer(files[1], loco / "squares/test/good/000.png")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == {"image", "score", "anomalous"}
+
+
+@pytest.mark.parametrize(("file", "device"), [(0, "TPU"), (1, "TpuExecutionProvider")])
+def test_example_lists_the_devices_if_one_is_not_there(files, loco, file, device):
+    done = infer(files[file], loco / "squares/test/good/000.png", "--device", device)
+    assert done.returncode == 1
+    assert f"has no {'' if file else 'device '}{device} here; it has" in done.stderr
+    assert "CPU" in done.stderr.rpartition("it has")[2]
+
+
+def test_example_names_a_file_that_is_not_there(files):
+    done = infer(files[0], "nowhere.png")
+    assert done.returncode == 2
+    assert "there is no file nowhere.png" in done.stderr
