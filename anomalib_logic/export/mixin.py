@@ -18,7 +18,7 @@ from .images import NamedImage, from_bytes, from_datamodule, generate, to_bytes
 from .logs import quiet
 from .node_names import name_nodes_by_module
 from .quantization import check_datamodule, compress_weights, quantize
-from .runners import TorchRunner, open_exported
+from .runners import Runner, TorchRunner, open_exported
 from .verification import FULL_PRECISION, ExportVerificationError, file_size, image_auroc, verify
 
 logger = logging.getLogger(__name__)
@@ -210,8 +210,8 @@ class VerifiedExport:
         if runtime is not None and not module_available(runtime):
             logger.warning("%s was not verified: pip install %s, or set %s=0", path, runtime, SWITCH)
             return
-        reference, exported = TorchRunner(self), open_exported(path)
         images = self._images_to_verify_with(datamodule, input_size)
+        reference, exported = TorchRunner(self), _open(path)
         try:
             tolerance = FULL_PRECISION if compression_type is None else None
             rows = verify(reference, exported, images, tolerance, size=input_size)
@@ -233,3 +233,13 @@ class VerifiedExport:
             if result is not None:
                 (before, after), number = result
                 print(f"  image AUROC on {number} test images: {before:.4f} in torch, {after:.4f} in the file")
+
+
+def _open(path: Path) -> Runner:
+    """Open a file that was just written."""
+    try:
+        return open_exported(path)
+    except Exception as error:  # each runtime has its own
+        reason = " ".join(str(error).split())
+        msg = f"{path} was written, but its runtime cannot open it: {reason}. {SWITCH}=0 switches this check off"
+        raise ExportVerificationError(msg) from error

@@ -7,7 +7,8 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
-from anomalib_logic.export import OnnxRunner, OpenVINORunner, TorchRunner, open_exported
+from anomalib_logic.export import ExportVerificationError, OnnxRunner, OpenVINORunner, TorchRunner, open_exported
+from anomalib_logic.export.mixin import _open
 from anomalib_logic.export.runners import check_openvino_device
 
 
@@ -99,3 +100,13 @@ def test_other_kind_of_file_is_refused(tmp_path):
 
 def test_file_is_opened_in_the_runtime_of_its_format(onnx_file):
     assert isinstance(open_exported(onnx_file), OnnxRunner)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx", ".xml"])
+def test_file_that_its_runtime_cannot_open_is_named_with_the_reason(suffix, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    path.write_text("no model")
+    with pytest.raises(
+        ExportVerificationError, match=rf"model\{suffix} was written, but its runtime cannot open it: .+"
+    ):
+        _open(path)

@@ -166,3 +166,18 @@ def test_other_file_is_refused(tmp_path):
 def test_other_factor_is_refused():
     with pytest.raises(ValueError, match=r"upsample must be one of \(1, 2, 4, 8, 16, 32\), got 3"):
         JbuUpsampler(CHANNELS, 3)
+
+
+def test_pooling_that_is_scaled_by_channel_compiles_in_openvino_in_half_precision(tmp_path):
+    openvino = pytest.importorskip("openvino")
+
+    class PooledAndScaled(nn.Module):
+        def forward(self, x):
+            return average_pool(x, (14, 14)) * torch.arange(1.0, 25.0).view(1, 24, 1, 1)
+
+    x = torch.rand(2, 24, 56, 56, generator=torch.Generator().manual_seed(0))
+    model, file = PooledAndScaled().eval(), tmp_path / "model.onnx"
+    torch.onnx.export(model, (x,), file, dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    openvino.save_model(openvino.convert_model(file), tmp_path / "model.xml", compress_to_fp16=True)
+    compiled = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    torch.testing.assert_close(torch.from_numpy(compiled(x.numpy())[0]), model(x), atol=1e-2, rtol=1e-2)
