@@ -67,7 +67,7 @@ def samlad(args: argparse.Namespace, objects: str) -> AnomalibModule:
     with torch.no_grad():
         network.standardization.update(network.features(images))
         network.standardization.finalize()
-        network.fit_objects(images, network.standardize(network.features(images)))
+        network.fit_objects(images, network.enlarge(network.features(images), images))
         template = network.represent(images[:1])
         noise = [template.map(lambda t: t + 0.1 * torch.randn_like(t) if t.is_floating_point() else t)]
         network.fit(noise * BANK_IMAGES)
@@ -253,7 +253,7 @@ def share_outside_segmentation(args: argparse.Namespace) -> None:
         network = samlad(args, objects).model.to(args.device)
         images = torch.rand(1, 3, args.image_size, args.image_size, device=args.device)
         with torch.inference_mode():
-            features = network.standardize(network.features(images))
+            features = network.enlarge(network.features(images), images)[:, : network.fine]
             whole = seconds(lambda n=network, i=images: n(i), args.repeats, args.device)
             part = seconds(lambda n=network, i=images, f=features: n.objects(i, f), args.repeats, args.device)
         print(
