@@ -111,7 +111,9 @@ def sam_lad_results(model: SamLad, data: MVTecLoco, picture: Path | None) -> dic
     for batch in data.test_dataloader():
         query, compared = model.model.look_up(model.pre_processor(batch.image))
         parts.append(scoring.image_scores(scoring.distance_maps(query, compared), compared))
-        batches.append(batch.update(anomaly_map=model.model.score(query, compared).anomaly_map.squeeze(1)))
+        if picture:
+            batch.update(anomaly_map=model.model.score(query, compared).anomaly_map.squeeze(1))
+        batches.append(batch)
     if picture:
         draw(batches, picture)
     figures = {"samlad": image_aurocs(batches, [scoring.fuse(part) for part in parts])}

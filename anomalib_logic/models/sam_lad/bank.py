@@ -60,8 +60,8 @@ class Template(NamedTuple):
 def greedy_k_center(points: torch.Tensor, number: int) -> torch.Tensor:
     """Choose points of which each next one is the farthest from all before, as PatchCore's coreset.
 
-    Not Anomalib's ``KCenterGreedy``: in each of its steps it makes a copy of all points, which took up to 18 GB where
-    50 normals were a bank's. Here a step is one product of a matrix and a vector.
+    Not Anomalib's ``KCenterGreedy``: in each of its steps it makes a copy of all points, which can fragment the memory
+    until there is none. Here a step is one product of a matrix and a vector.
 
     Args:
         points: Shape ``(P, C)``.
@@ -195,7 +195,7 @@ class Bank(DynamicBufferMixin):
         """
         step = -(-len(self) // COMPARED)
         normals = self.coarse[::step].float()
-        # Four times as fast here as by a matrix product, which would have to reorder all the normals.
+        # A matrix product would have to reorder all the normals.
         squared = (features.unsqueeze(1) - normals).square().sum(dim=2)
         if exclude is not None:
             owners = torch.arange(0, len(self), step, device=exclude.device)

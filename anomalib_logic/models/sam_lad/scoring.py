@@ -106,10 +106,16 @@ class Scoring(nn.Module):
         missing = (reference_masks * compared.missing[..., None, None]).amax(dim=2).mean(dim=1)
         return torch.maximum(surplus, missing)
 
-    def anomaly_map(self, query: Template, compared: Comparison, reference_masks: torch.Tensor) -> torch.Tensor:
-        """Sum of the distances and of what is new or missing, shape ``(N, s, s)``; arguments as above."""
-        distances = self.distance_maps(query, compared).sum(dim=1)
-        return distances + self.novelty * self.novelty_map(query, compared, reference_masks)
+    def anomaly_map(
+        self, distances: torch.Tensor, query: Template, compared: Comparison, reference_masks: torch.Tensor
+    ) -> torch.Tensor:
+        """Sum of the distances and of what is new or missing, shape ``(N, s, s)``.
+
+        Args:
+            distances: Result of :meth:`distance_maps`.
+            query, compared, reference_masks: See :meth:`novelty_map`.
+        """
+        return distances.sum(dim=1) + self.novelty * self.novelty_map(query, compared, reference_masks)
 
     def image_scores(self, distances: torch.Tensor, compared: Comparison) -> torch.Tensor:
         """One score for each of ``SCORES``, shape ``(N, 7)``.

@@ -312,9 +312,11 @@ class SamLadModel(nn.Module):
             return self._score(query, compared)
 
     def _score(self, query: Template, compared: Comparison) -> InferenceBatch:
-        score = self.scoring.fuse(self.scoring.image_scores(self.scoring.distance_maps(query, compared), compared))
-        anomaly_map = self.scoring.anomaly_map(query, compared, self.bank.get("masks", compared.references))
-        anomaly_map = F.interpolate(anomaly_map.unsqueeze(1), self.image_size, mode="bilinear", align_corners=False)
+        distances = self.scoring.distance_maps(query, compared)
+        score = self.scoring.fuse(self.scoring.image_scores(distances, compared))
+        masks = self.bank.get("masks", compared.references)
+        anomaly_map = self.scoring.anomaly_map(distances, query, compared, masks).unsqueeze(1)
+        anomaly_map = F.interpolate(anomaly_map, self.image_size, mode="bilinear", align_corners=False)
         return InferenceBatch(pred_score=score, anomaly_map=self.blur(anomaly_map))
 
     @torch.no_grad()
