@@ -178,6 +178,16 @@ class VerifiedExport:
         datamodule = getattr(getattr(self, "_trainer", None), "datamodule", None)
         return datamodule if isinstance(datamodule, AnomalibDataModule) else None
 
+    def _warn_without_limits(self, path: Path) -> None:
+        """Warn if no validation has set the limits and threshold of the scores."""
+        post_processor = self.post_processor
+        if getattr(post_processor, "enable_normalization", False) and post_processor.image_min.isnan():
+            logger.warning(
+                "%s: this model was never validated: scores are not normalised to [0, 1], and every one above 0.5 is "
+                "called anomalous. Train or validate it with a data module that has validation images, then export",
+                path,
+            )
+
     def _images_to_verify_with(
         self, datamodule: AnomalibDataModule | None, input_size: tuple[int, int] | None
     ) -> list[NamedImage]:
@@ -203,6 +213,7 @@ class VerifiedExport:
         """
         if verify_file is None:
             return
+        self._warn_without_limits(path)
         print(f"{path}: {file_size(path) / 1e6:.1f} MB")
         if not verify_file or os.environ.get(SWITCH, "1").lower() in ("0", "false", "no"):
             return

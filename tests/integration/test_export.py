@@ -44,6 +44,14 @@ def test_torch_file_gives_equal_scores(loaded, tmp_path):
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
+def test_export_of_a_model_that_was_never_validated_warns(loaded, tmp_path, caplog):
+    loaded.to_torch(tmp_path, verify=False)
+    assert "never validated" not in caplog.text
+    loaded.post_processor.image_min.fill_(float("nan"))
+    loaded.to_torch(tmp_path, verify=False)
+    assert "never validated" in caplog.text
+
+
 def test_checkpoint_keeps_images_for_verification(checkpoint, loaded, loco):
     saved = torch.load(checkpoint, weights_only=True)[STORED]
     data = MVTecLoco(root=loco, category="squares", num_workers=0)

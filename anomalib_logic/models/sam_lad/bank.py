@@ -30,7 +30,7 @@ class Template(NamedTuple):
         crops: Features in the objects' own frames, shape ``(N, K, C, g, g)``.
         crop_masks: Masks in the same frames, shape ``(N, K, g, g)``.
         descriptors: Objects' descriptors, shape ``(N, K, C)``.
-        histogram: Composition of the image, shape ``(N, M)``.
+        histogram: Composition of the image, shape ``(N, B * M)``.
         found: Number of objects found, which can be more than K, shape ``(N,)``.
         picture: The image as bytes, small and square, for explanations, shape ``(N, 3, p, p)``.
     """

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from anomalib_logic.metrics.functional import auroc
 from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.components.upsampling import resize
 
@@ -21,6 +22,8 @@ SCORES = ("objects", "scene", "anywhere", "place", "arrangement", "count", "comp
 MAPS = SCORES[:5]
 FLOORS = (3.0, 1.0)  # of the average usual distance, added to that of each place (place, arrangement)
 LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
+LEAST_COUNT_DEVIATION = 0.5  # of objects: one too many that no normal has is two deviations
+WINDOW = 3  # height and width of the windows that change places
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
 INSIDE = 0.3  # share of a position that an object must cover to take it over
 
@@ -73,6 +76,8 @@ class Scoring(nn.Module):
         # Mean and deviation of the image scores.
         self.register_buffer("mean", torch.zeros(len(SCORES)))
         self.register_buffer("std", torch.ones(len(SCORES)))
+        # How far each score can be trusted, in [0, 1].
+        self.register_buffer("trust", torch.ones(len(SCORES)))
         self.register_buffer("novelty", torch.tensor(1.0))
 
     def distance_maps(self, query: Template, compared: Comparison) -> torch.Tensor:
@@ -129,12 +134,11 @@ class Scoring(nn.Module):
         if self.align != "combined":
             distances = torch.cat([distances.sum(dim=1, keepdim=True), torch.zeros_like(distances[:, 1:])], dim=1)
         maps = [summarize(distances[:, i], self.image_score, TOP_SHARE) for i in range(len(MAPS))]
-        count = compared.surplus.float().sum(dim=1) + compared.missing.float().sum(dim=2).mean(dim=1)
-        return torch.stack([*maps, count, compared.composition], dim=1)
+        return torch.stack([*maps, unmatched_objects(compared), compared.composition], dim=1)
 
     def deviations(self, scores: torch.Tensor) -> torch.Tensor:
-        """Image scores in deviations from their means over held-out normals, shape ``(N, 7)``."""
-        return (scores - self.mean) / self.std
+        """Image scores in deviations from their means over held-out normals, times their trust, shape ``(N, 7)``."""
+        return self.trust * (scores - self.mean) / self.std
 
     def fuse(self, scores: torch.Tensor) -> torch.Tensor:
         """Soft maximum of the deviations, shape ``(N,)``: one broken rule is enough."""
@@ -171,9 +175,57 @@ class Scoring(nn.Module):
         self.mean.copy_(scores.mean(dim=0))
         self.std.copy_(scores.std(dim=0))
         self.std[: len(MAPS)].clamp_min_(LEAST_DEVIATION)
-        # What none of n normals shows may still happen to one of n.
-        self.std[5].clamp_min_(len(scores) ** -0.5)
+        self.std[5].clamp_min_(LEAST_COUNT_DEVIATION)
         enough = composition is not None and len(composition) > 2
         self.mean[6] = composition.mean() if composition is not None else 0.0
         self.std[6] = composition.std() if enough else 1.0
         self.std.clamp_min_(1e-6)
+
+    @torch.no_grad()
+    def calibrate_trust(self, compared: list[Comparison], exchanged: list[Comparison]) -> None:
+        """Learn how far the scores can be trusted.
+
+        Where normals themselves have objects without partner, those that rest on matching are worth less. ``place`` and
+        ``arrangement`` are worth what they notice of two windows of a normal image that change places: where objects
+        lie anywhere, nothing.
+
+        Args:
+            compared: Comparisons of normals with the other normals.
+            exchanged: Comparisons of some of them after :func:`exchange_windows`.
+        """
+        if self.align != "combined":
+            return
+        unmatched = torch.cat([unmatched_objects(c) for c in compared]).mean()
+        self.trust[0] = self.trust[5] = 1 / (1 + unmatched)
+        normal, strange = (self._places(some) for some in (compared, exchanged))
+        for i in range(2):
+            self.trust[3 + i] = (2 * auroc(normal[:, i], strange[:, i]) - 1).clamp_min(0)
+
+    def _places(self, compared: list[Comparison]) -> torch.Tensor:
+        """Image scores ``place`` and ``arrangement``, shape ``(Z, 2)``."""
+        maps = torch.cat([torch.stack([c.place, c.arrangement], dim=1) for c in compared]) / self.usual_place
+        return torch.stack([summarize(maps[:, i], self.image_score, TOP_SHARE) for i in range(2)], dim=1)
+
+
+def unmatched_objects(compared: Comparison) -> torch.Tensor:
+    """Number of objects without partner and of missing ones, averaged over the references, shape ``(N,)``."""
+    return compared.surplus.float().sum(dim=1) + compared.missing.float().sum(dim=2).mean(dim=1)
+
+
+def exchange_windows(features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Let two random windows of each feature map change places.
+
+    Args:
+        features: Shape ``(N, C, h, w)``.
+        generator: Source of randomness.
+    """
+    size = tuple(features.shape[2:])
+    side = min(WINDOW, *size)
+    result = features.clone()
+    for i in range(len(features)):
+        (top, left), (top2, left2) = (
+            [int(torch.randint(extent - side + 1, (), generator=generator)) for extent in size] for _ in range(2)
+        )
+        result[i, :, top : top + side, left : left + side] = features[i, :, top2 : top2 + side, left2 : left2 + side]
+        result[i, :, top2 : top2 + side, left2 : left2 + side] = features[i, :, top : top + side, left : left + side]
+    return result

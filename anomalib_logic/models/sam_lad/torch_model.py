@@ -31,7 +31,7 @@ from .frames import bounding_boxes, crop, crop_own
 from .matching import Matches, ObjectMatching
 from .measurement import mahalanobis, nearest_distance
 from .objects import ClusterSegments
-from .scoring import INSIDE, Alignment, Comparison, Scoring
+from .scoring import INSIDE, Alignment, Comparison, Scoring, exchange_windows
 from .segment_anything import SegmentAnything
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ ObjectKind = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "clust
 EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
 Selection = Literal["nearest", "random"]
 CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
+EXCHANGED = 60  # most parts of the normals in which windows change places
 PICTURE = 128  # height and width of the pictures kept for explanations
 CHUNK = 1  # images compared at a time while fitting and testing
 
@@ -228,7 +229,7 @@ class SamLadModel(nn.Module):
             surplus=query.valid & ~matches.matched.any(dim=1),
             objects=self._measure_objects(query, references, valid, matches, scene),
             scene=scene,
-            **self._measure_coarse(query, exclude),
+            **self._measure_coarse(query.coarse, exclude),
             composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
         )
 
@@ -265,16 +266,16 @@ class SamLadModel(nn.Module):
         weights = scenes.new_ones(scenes.shape[:2])
         return self._measure(query.scene.flatten(2), scenes.flatten(3), weights).view(-1, *query.scene.shape[2:])
 
-    def _measure_coarse(self, query: Template, exclude: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def _measure_coarse(self, features: torch.Tensor, exclude: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Distances of coarse features to those of all normals: anywhere, and in the same place."""
         if self.align != "combined":
-            zeros = torch.zeros_like(query.coarse[:, 0])
+            zeros = torch.zeros_like(features[:, 0])
             return {"anywhere": zeros, "place": zeros, "arrangement": zeros}
-        squared = self.bank.place_distances(query.coarse, exclude)
+        squared = self.bank.place_distances(features, exclude)
         alike = squared.mean(dim=(2, 3)).topk(min(self.k, squared.shape[1] - (exclude is not None)), largest=False)
         alike = squared.gather(1, alike.indices[..., None, None].expand(-1, -1, *squared.shape[2:]))
         return {
-            "anywhere": self.bank.nearest_patch(query.coarse, exclude),
+            "anywhere": self.bank.nearest_patch(features, exclude),
             "place": F.avg_pool2d(alike, 3, stride=1, padding=1).amin(dim=1).sqrt(),
             "arrangement": F.avg_pool2d(squared, 5, stride=1, padding=2).amin(dim=1).sqrt(),
         }
@@ -396,3 +397,10 @@ class SamLadModel(nn.Module):
         maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
         scores = [self.scoring.image_scores(m, c) for m, c in zip(maps, compared, strict=True)]
         self.scoring.calibrate_scores(torch.cat(maps), torch.cat(scores), held_out)
+        generator = torch.Generator().manual_seed(0)
+        exchanged = []
+        for i in range(0, len(parts), -(-len(parts) // EXCHANGED)):
+            features = exchange_windows(self.bank.get("coarse", parts[i]), generator)
+            with full_precision(features.device):
+                exchanged.append(compared[i]._replace(**self._measure_coarse(features, parts[i])))
+        self.scoring.calibrate_trust(compared, exchanged)

@@ -6,11 +6,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import LedoitWolf
 
 from anomalib_logic.models.sam_lad import bank as bank_module
 from anomalib_logic.models.sam_lad import composition, torch_model
 from anomalib_logic.models.sam_lad.bank import Bank, Template, greedy_k_center
-from anomalib_logic.models.sam_lad.scoring import Scoring
+from anomalib_logic.models.sam_lad.scoring import Comparison, Scoring, exchange_windows
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .conftest import SMALL, SQUARES, draw
@@ -171,5 +172,48 @@ def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
 
 def test_composition_leaves_out_at_most_so_many_normals(monkeypatch):
     monkeypatch.setattr(composition, "LEAVE_OUT", 6)
-    held_out = composition.Composition(3, words=4).fit_gaussian(torch.rand(10, 4))
+    held_out = composition.Composition(3, words=4).fit_gaussian(torch.rand(10, 16))
     assert 0 < len(held_out) <= 6
+
+
+def test_composition_averages_the_squared_distances_of_its_clusterings():
+    model = composition.Composition(3, words=4, clusterings=2)
+    histograms, query = torch.rand(10, 8), torch.rand(2, 8)
+    model.fit_gaussian(histograms)
+    expected = [
+        LedoitWolf().fit(histograms[:, part].numpy()).mahalanobis(query[:, part].numpy())
+        for part in (slice(4), slice(4, 8))
+    ]
+    np.testing.assert_allclose(model(query).square().numpy(), np.mean(expected, axis=0), rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("moving", "least", "most"), [(False, 0.9, 1.0), (True, 0.0, 0.3)])
+def test_place_is_trusted_where_everything_has_its_place(moving, least, most):
+    torch.manual_seed(0)
+    model = SamLadModel(**SMALL)
+    model.scoring = Scoring("combined", "max", lite=False, grid=(12, 12))
+    coarse = torch.randn(40, 3, 12, 12) if moving else torch.randn(3, 12, 12) + 0.1 * torch.randn(40, 3, 12, 12)
+    model.bank.fill([Template(**{**template(40)._asdict(), "coarse": coarse})])
+    generator = torch.Generator().manual_seed(0)
+
+    def compare(features, i):
+        fields = dict.fromkeys(Comparison._fields)
+        none = {"surplus": torch.zeros(1, 2), "missing": torch.full((1, 1, 2), 1.5)}
+        return Comparison(**{**fields, **none, **model._measure_coarse(features, torch.tensor([i]))})
+
+    normal = [compare(coarse[i : i + 1], i) for i in range(40)]
+    exchanged = [compare(exchange_windows(coarse[i : i + 1], generator), i) for i in range(40)]
+    model.scoring.calibrate_trust(normal, exchanged)
+    trust = model.scoring.trust
+    assert ((trust[3:5] >= least) & (trust[3:5] <= most)).all()
+    assert trust.tolist()[0] == trust.tolist()[5] == pytest.approx(1 / (1 + 3))
+    assert (trust[[1, 2, 6]] == 1).all()
+
+
+def test_two_windows_change_places():
+    features = torch.arange(2 * 8 * 9.0).view(2, 1, 8, 9)
+    exchanged = exchange_windows(features, torch.Generator().manual_seed(0))
+    for before, after in zip(features, exchanged, strict=True):
+        assert 0 < (before != after).sum() <= 18
+        assert set(after.flatten().tolist()) <= set(before.flatten().tolist())
