@@ -24,6 +24,9 @@ MODEL = [
 ]
 
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
 def data(loco: Path) -> list[str]:
     return ["--data=MVTecLoco", f"--data.root={loco}", "--data.category=squares", *FAST]
 
@@ -38,3 +41,16 @@ def test_train_test_and_load_give_the_same_figures(loco, workspace, capsys):
     loaded = SamLad.load_from_checkpoint(checkpoint).eval()
     images = torch.rand(2, 3, 80, 100)
     assert torch.equal(loaded(images).pred_score, tested.model.eval()(images).pred_score)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("sam_lad*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configuration_trains(config, loco, workspace):
+    small = [*MODEL[2:], "--model.upsample=1", *FAST]
+    if "MVTecLoco" in config.read_text():
+        small += [f"--data.root={loco}", "--data.category=squares"]
+    else:
+        digits = {"train_images": 4, "val_images": 2, "test_images": 2, "anomalies_per_defect": 1}
+        small += ["--data.root=digits", *(f"--data.{k}={v}" for k, v in digits.items())]
+    cli = AnomalibCLI(["train", f"--config={config}", *small])
+    assert type(cli.model) is SamLad
+    assert len(cli.model.model.bank) > 0
