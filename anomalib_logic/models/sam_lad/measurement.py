@@ -61,8 +61,10 @@ def nearest_distance(features: torch.Tensor, references: torch.Tensor, weights: 
     Returns:
         Distances, shape ``(..., P)``.
     """
-    # |r|² - 2 f·r as one matrix product: of the P x P values of each reference there is one copy.
-    left = torch.cat([-2 * features, torch.ones_like(features[..., :1, :])], dim=-2).unsqueeze(-3).transpose(-1, -2)
-    right = torch.cat([references, references.square().sum(dim=-2, keepdim=True)], dim=-2)
-    squared = (left @ right).amin(dim=-1) + (1 - weights.unsqueeze(-1)) * 1e6
-    return (squared.amin(dim=-2) + features.square().sum(dim=-2)).clamp_min(0).sqrt()
+    # |r|² - 2 f·r as one matrix product for each reference: its P x P values stay in the cache.
+    left = torch.cat([-2 * features, torch.ones_like(features[..., :1, :])], dim=-2).transpose(-1, -2)
+    squared = []
+    for reference, weight in zip(references.unbind(-3), weights.unbind(-1), strict=True):
+        right = torch.cat([reference, reference.square().sum(dim=-2, keepdim=True)], dim=-2)
+        squared.append((left @ right).amin(dim=-1) + (1 - weight.unsqueeze(-1)) * 1e6)
+    return (torch.stack(squared).amin(dim=0) + features.square().sum(dim=-2)).clamp_min(0).sqrt()
