@@ -183,8 +183,8 @@ class VerifiedExport:
         post_processor = self.post_processor
         if getattr(post_processor, "enable_normalization", False) and post_processor.image_min.isnan():
             logger.warning(
-                "%s: this model was never validated: scores are not normalised to [0, 1], and every one above 0.5 is "
-                "called anomalous. Train or validate it with a data module that has validation images, then export",
+                "%s: this model was never validated: scores are not normalised to [0, 1], and labels and "
+                "masks mean nothing. Train or validate it with a data module that has validation images, then export",
                 path,
             )
 

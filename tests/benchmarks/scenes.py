@@ -105,7 +105,7 @@ MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
 
 @torch.no_grad()
 def sam_lad_results(model: SamLad, data: MVTecLoco, picture: Path | None) -> dict[str, dict[str, float]]:
-    """AUROC of SAM-LAD with and without composition, and of each part of its score, from one pass."""
+    """AUROC of SAM-LAD with and without composition, and of each part of its score and its trust, from one pass."""
     batches, parts, scoring = [], [], model.model.scoring
     model.eval()
     for batch in data.test_dataloader():
@@ -120,7 +120,8 @@ def sam_lad_results(model: SamLad, data: MVTecLoco, picture: Path | None) -> dic
     without = [scoring.deviations(part)[:, :-1].logsumexp(dim=1) for part in parts]
     figures["samlad, no composition"] = image_aurocs(batches, without)
     for i, name in enumerate(SCORES):
-        figures[f"samlad, {name} only"] = image_aurocs(batches, [part[:, i] for part in parts])
+        aurocs = image_aurocs(batches, [part[:, i] for part in parts])
+        figures[f"samlad, {name} only"] = {**aurocs, "trust": round(scoring.trust[i].item(), 3)}
     return figures
 
 

@@ -31,6 +31,7 @@ class Template(NamedTuple):
         crop_masks: Masks in the same frames, shape ``(N, K, g, g)``.
         descriptors: Objects' descriptors, shape ``(N, K, C)``.
         histogram: Composition of the image, shape ``(N, B * M)``.
+        words: What is where, for the composition, shape ``(N, B, s, s)``.
         found: Number of objects found, which can be more than K, shape ``(N,)``.
         picture: The image as bytes, small and square, for explanations, shape ``(N, 3, p, p)``.
     """
@@ -45,6 +46,7 @@ class Template(NamedTuple):
     crop_masks: torch.Tensor
     descriptors: torch.Tensor
     histogram: torch.Tensor
+    words: torch.Tensor
     found: torch.Tensor
     picture: torch.Tensor
 
@@ -207,7 +209,7 @@ class Bank(DynamicBufferMixin):
             return torch.bool
         if name == "found":
             return torch.long
-        if name == "picture":
+        if name in ("words", "picture"):
             return torch.uint8
         return torch.half if self.half_precision and name in HALVED else torch.float
 

@@ -44,18 +44,28 @@ class Composition(nn.Module):
         for i in range(clusterings):
             self.centroids[i] = k_means(sample_features(features, seed + i), words, seed + i)
 
-    def histogram(self, features: torch.Tensor) -> torch.Tensor:
-        """Square roots of the shares of the centroids.
+    def words(self, features: torch.Tensor) -> torch.Tensor:
+        """Nearest centroid of each clustering at each position.
 
         Args:
             features: Standardised features, shape ``(N, C, H, W)``.
 
         Returns:
+            Indices, shape ``(N, B, H, W)``.
+        """
+        return torch.stack([nearest_centroid(features, centroids) for centroids in self.centroids], dim=1)
+
+    def histogram(self, words: torch.Tensor) -> torch.Tensor:
+        """Square roots of the shares of the centroids.
+
+        Args:
+            words: Result of :meth:`words`.
+
+        Returns:
             Those of all clusterings, one behind the other, shape ``(N, B * M)``.
         """
-        words = torch.arange(self.centroids.shape[1], device=features.device)
-        nearest = [nearest_centroid(features, centroids).flatten(1) for centroids in self.centroids]
-        shares = [(n.unsqueeze(-1) == words).to(features.dtype).mean(dim=1) for n in nearest]
+        number = torch.arange(self.centroids.shape[1], device=words.device)
+        shares = [(w.flatten(1).unsqueeze(-1) == number).to(self.mean.dtype).mean(dim=1) for w in words.unbind(1)]
         return torch.cat(shares, dim=1).sqrt()
 
     @torch.no_grad()
@@ -69,7 +79,7 @@ class Composition(nn.Module):
             Distances of normals (at most ``LEAVE_OUT``) to the Gaussians of all others.
         """
         squared = []
-        parts = histograms.unflatten(1, self.mean.shape).double().cpu().numpy()
+        parts = histograms.unflatten(1, self.mean.shape).cpu().double().numpy()
         for i in range(parts.shape[1]):
             values = parts[:, i]
             gaussian = LedoitWolf().fit(values)
@@ -84,9 +94,29 @@ class Composition(nn.Module):
         Args:
             histograms: Result of :meth:`histogram`.
         """
-        residual = (histograms.unflatten(1, self.mean.shape) - self.mean).unsqueeze(2)  # (N, B, 1, M)
-        squared = (residual @ self.precision * residual).sum(dim=(2, 3))
-        return squared.mean(dim=1).clamp_min(0).sqrt()
+        return self._terms(histograms).sum(dim=2).mean(dim=1).clamp_min(0).sqrt()
+
+    def amounts(self, histograms: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """How unusual the amount is of what is at each position.
+
+        Each centroid's term of the squared distance is spread over the positions that it is nearest to: where there is
+        too much of something, or too little of it, all of it is marked.
+
+        Args:
+            histograms: Result of :meth:`histogram`.
+            words: Result of :meth:`words`, of any resolution, shape ``(N, B, h, w)``.
+
+        Returns:
+            Root of the mean over the clusterings, shape ``(N, h, w)``.
+        """
+        shares = histograms.unflatten(1, self.mean.shape).square()
+        density = self._terms(histograms) / shares.clamp_min(1 / words[0, 0].numel())
+        return density.gather(2, words.long().flatten(2)).view(words.shape).mean(dim=1).clamp_min(0).sqrt()
+
+    def _terms(self, histograms: torch.Tensor) -> torch.Tensor:
+        """Terms of the squared distances, which are their sums over the centroids, shape ``(N, B, M)``."""
+        residual = histograms.unflatten(1, self.mean.shape) - self.mean
+        return residual * (residual.unsqueeze(2) @ self.precision).squeeze(2)
 
 
 def _left_out(values: np.ndarray) -> torch.Tensor:

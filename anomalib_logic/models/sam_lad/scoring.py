@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anomalib_logic.metrics.functional import auroc
 from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.components.upsampling import resize
 
@@ -22,8 +21,10 @@ SCORES = ("objects", "scene", "anywhere", "place", "arrangement", "count", "comp
 MAPS = SCORES[:5]
 FLOORS = (3.0, 1.0)  # of the average usual distance, added to that of each place (place, arrangement)
 LEAST_DEVIATION = 0.05  # of image scores of maps, in units of what is usual
-LEAST_COUNT_DEVIATION = 0.5  # of objects: one too many that no normal has is two deviations
-WINDOW = 3  # height and width of the windows that change places
+LEAST_COUNT_DEVIATION = 0.3  # of objects
+WINDOW = 3  # height and width of the windows that change places, at most
+DRAWS = 16  # pairs of windows that are tried
+NOTICED = (1.0, 3.0)  # deviations by which an exchange raises a score: no trust, full trust
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
 INSIDE = 0.3  # share of a position that an object must cover to take it over
 
@@ -43,6 +44,7 @@ class Comparison(NamedTuple):
             shape ``(N, h, w)``.
         arrangement: Distances of larger windows to the same place of any normal, shape ``(N, h, w)``.
         composition: Distance of the image's composition, shape ``(N,)``.
+        amounts: How unusual the amount is of what is at each position, shape ``(N, s, s)``.
     """
 
     references: torch.Tensor
@@ -55,6 +57,7 @@ class Comparison(NamedTuple):
     place: torch.Tensor
     arrangement: torch.Tensor
     composition: torch.Tensor
+    amounts: torch.Tensor
 
 
 class Scoring(nn.Module):
@@ -79,6 +82,7 @@ class Scoring(nn.Module):
         # How far each score can be trusted, in [0, 1].
         self.register_buffer("trust", torch.ones(len(SCORES)))
         self.register_buffer("novelty", torch.tensor(1.0))
+        self.register_buffer("usual_amount", torch.tensor(1.0))
 
     def distance_maps(self, query: Template, compared: Comparison) -> torch.Tensor:
         """Distances in units of what is usual, one map for each of ``MAPS``, shape ``(N, 5, s, s)``."""
@@ -114,13 +118,15 @@ class Scoring(nn.Module):
     def anomaly_map(
         self, distances: torch.Tensor, query: Template, compared: Comparison, reference_masks: torch.Tensor
     ) -> torch.Tensor:
-        """Sum of the distances and of what is new or missing, shape ``(N, s, s)``.
+        """Sum of the distances by trust, and of what is new, missing, too much or too little, shape ``(N, s, s)``.
 
         Args:
             distances: Result of :meth:`distance_maps`.
             query, compared, reference_masks: See :meth:`novelty_map`.
         """
-        return distances.sum(dim=1) + self.novelty * self.novelty_map(query, compared, reference_masks)
+        amounts = (_smooth(compared.amounts) / self.usual_amount - 1).clamp_min(0)
+        trusted = (distances * self.trust[: len(MAPS), None, None]).sum(dim=1)
+        return trusted + self.novelty * (self.novelty_map(query, compared, reference_masks) + amounts)
 
     def image_scores(self, distances: torch.Tensor, compared: Comparison) -> torch.Tensor:
         """One score for each of ``SCORES``, shape ``(N, 7)``.
@@ -158,9 +164,11 @@ class Scoring(nn.Module):
         anywhere = torch.cat([c.anywhere for c in compared]).mean()
         self.usual.copy_(torch.stack([objects.mean() if len(objects) else scene, scene, anywhere]).clamp_min(1e-6))
         places = torch.cat([torch.stack([c.place, c.arrangement], dim=1) for c in compared]).mean(dim=0)
-        places = F.avg_pool2d(places, 5, stride=1, padding=2, count_include_pad=False)
+        places = _smooth(places)
         floors = places.new_tensor(FLOORS).view(2, 1, 1) * places.mean(dim=(1, 2), keepdim=True)
         self.usual_place.copy_((places + floors).clamp_min(1e-6))
+        amounts = _smooth(torch.cat([c.amounts for c in compared]))
+        self.usual_amount.copy_(amounts.flatten(1).amax(dim=1).mean().clamp_min(1e-6))
 
     @torch.no_grad()
     def calibrate_scores(self, maps: torch.Tensor, scores: torch.Tensor, composition: torch.Tensor | None) -> None:
@@ -179,32 +187,44 @@ class Scoring(nn.Module):
         enough = composition is not None and len(composition) > 2
         self.mean[6] = composition.mean() if composition is not None else 0.0
         self.std[6] = composition.std() if enough else 1.0
+        if enough:  # the normals' own amounts are those of images that the Gaussians know
+            self.usual_amount.mul_(composition.mean() / scores[:, 6].mean().clamp_min(1e-6))
         self.std.clamp_min_(1e-6)
 
     @torch.no_grad()
     def calibrate_trust(self, compared: list[Comparison], exchanged: list[Comparison]) -> None:
         """Learn how far the scores can be trusted.
 
-        Where normals themselves have objects without partner, those that rest on matching are worth less. ``place`` and
-        ``arrangement`` are worth what they notice of two windows of a normal image that change places: where objects
-        lie anywhere, nothing.
+        Where normals themselves have objects without partner, ``objects`` and ``count``, which rest on matching, are
+        worth less. ``place`` and ``arrangement`` are worth what they notice of two windows of a normal that change
+        places: where objects lie anywhere, nothing. If positions are measured once (``align`` is not ``"combined"``),
+        only ``count`` is weighed.
 
         Args:
             compared: Comparisons of normals with the other normals.
             exchanged: Comparisons of some of them after :func:`exchange_windows`.
         """
+        matching = 1 / (1 + torch.cat([unmatched_objects(c) for c in compared]).mean())
+        self.trust[5] = matching
         if self.align != "combined":
             return
-        unmatched = torch.cat([unmatched_objects(c) for c in compared]).mean()
-        self.trust[0] = self.trust[5] = 1 / (1 + unmatched)
+        self.trust[0] = matching
+        if compared[0].place.shape[1:].numel() == 1:
+            return
         normal, strange = (self._places(some) for some in (compared, exchanged))
-        for i in range(2):
-            self.trust[3 + i] = (2 * auroc(normal[:, i], strange[:, i]) - 1).clamp_min(0)
+        deviations = (strange - normal.mean(dim=0)) / normal.std(dim=0).clamp_min(LEAST_DEVIATION)
+        least, most = NOTICED
+        self.trust[3:5] = ((deviations.median(dim=0).values - least) / (most - least)).clamp(0, 1)
 
     def _places(self, compared: list[Comparison]) -> torch.Tensor:
         """Image scores ``place`` and ``arrangement``, shape ``(Z, 2)``."""
         maps = torch.cat([torch.stack([c.place, c.arrangement], dim=1) for c in compared]) / self.usual_place
         return torch.stack([summarize(maps[:, i], self.image_score, TOP_SHARE) for i in range(2)], dim=1)
+
+
+def _smooth(maps: torch.Tensor) -> torch.Tensor:
+    """Mean over windows of 5 x 5, shape ``(..., h, w)``."""
+    return F.avg_pool2d(maps.unsqueeze(0), 5, stride=1, padding=2, count_include_pad=False).squeeze(0)
 
 
 def unmatched_objects(compared: Comparison) -> torch.Tensor:
@@ -213,19 +233,28 @@ def unmatched_objects(compared: Comparison) -> torch.Tensor:
 
 
 def exchange_windows(features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Let two random windows of each feature map change places.
+    """Let two windows of each feature map change places: of random pairs, the one that changes most.
+
+    Two windows of plain background would change nothing.
 
     Args:
         features: Shape ``(N, C, h, w)``.
         generator: Source of randomness.
     """
     size = tuple(features.shape[2:])
-    side = min(WINDOW, *size)
+    side = min(WINDOW, max(1, min(size) // 2))
+
+    def window() -> tuple[slice, ...]:
+        corner = [int(torch.randint(extent - side + 1, (), generator=generator)) for extent in size]
+        return (slice(None), *(slice(start, start + side) for start in corner))
+
     result = features.clone()
-    for i in range(len(features)):
-        (top, left), (top2, left2) = (
-            [int(torch.randint(extent - side + 1, (), generator=generator)) for extent in size] for _ in range(2)
-        )
-        result[i, :, top : top + side, left : left + side] = features[i, :, top2 : top2 + side, left2 : left2 + side]
-        result[i, :, top2 : top2 + side, left2 : left2 + side] = features[i, :, top : top + side, left : left + side]
+    for i, image in enumerate(features):
+        most = -1.0
+        for _ in range(DRAWS):
+            one, other, changed = window(), window(), image.clone()
+            changed[one], changed[other] = image[other], image[one]
+            change = float((changed - image).square().sum())
+            if change > most:
+                most, result[i] = change, changed
     return result

@@ -186,6 +186,11 @@ class SamLadModel(nn.Module):
         crops = crop(fine, boxes, self.object_size)
         crop_masks = crop_own(found.masks, boxes, self.object_size)
         scene = (self.scene_size, self.scene_size)
+        words = histogram = features[:, :0, 0, 0]
+        if self.composition is not None:
+            words = self.composition.words(features)
+            histogram = self.composition.histogram(words)
+            words = F.interpolate(words.to(features.dtype), scene, mode="nearest")
         return Template(
             key=resize(fine, self.backbone.grid).flatten(1),
             scene=resize(fine, scene),
@@ -196,7 +201,8 @@ class SamLadModel(nn.Module):
             crops=crops * found.valid[..., None, None, None],
             crop_masks=crop_masks,
             descriptors=self.descriptor(crops, crop_masks, found.valid),
-            histogram=self.composition.histogram(features) if self.composition else features[:, :0, 0, 0],
+            histogram=histogram,
+            words=words.to(torch.uint8),
             found=found.found,
             picture=_as_bytes(resize(images, (PICTURE, PICTURE))),
         )
@@ -231,6 +237,11 @@ class SamLadModel(nn.Module):
             scene=scene,
             **self._measure_coarse(query.coarse, exclude),
             composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
+            amounts=(
+                self.composition.amounts(query.histogram, query.words)
+                if self.composition
+                else torch.zeros_like(query.scene[:, 0])
+            ),
         )
 
     def _measure_objects(
