@@ -118,15 +118,22 @@ class Scoring(nn.Module):
     def anomaly_map(
         self, distances: torch.Tensor, query: Template, compared: Comparison, reference_masks: torch.Tensor
     ) -> torch.Tensor:
-        """Sum of the distances by trust, and of what is new, missing, too much or too little, shape ``(N, s, s)``.
+        """Weighted sum of the distances, and of what is new, missing, too much or too little, shape ``(N, s, s)``.
 
         Args:
             distances: Result of :meth:`distance_maps`.
             query, compared, reference_masks: See :meth:`novelty_map`.
         """
         amounts = (_smooth(compared.amounts) / self.usual_amount - 1).clamp_min(0)
-        trusted = (distances * self.trust[: len(MAPS), None, None]).sum(dim=1)
-        return trusted + self.novelty * (self.novelty_map(query, compared, reference_masks) + amounts)
+        novel = self.novelty_map(query, compared, reference_masks)
+        return self._sum(distances) + self.novelty * (novel + amounts)
+
+    def _sum(self, distances: torch.Tensor) -> torch.Tensor:
+        """Sum of the distances with the weights that they have in the image score, shape ``(N, s, s)``."""
+        if self.align != "combined":
+            return distances.sum(dim=1)
+        weights = (self.trust / self.std)[: len(MAPS)]
+        return (distances * weights[:, None, None]).sum(dim=1)
 
     def image_scores(self, distances: torch.Tensor, compared: Comparison) -> torch.Tensor:
         """One score for each of ``SCORES``, shape ``(N, 7)``.
@@ -171,15 +178,13 @@ class Scoring(nn.Module):
         self.usual_amount.copy_(amounts.flatten(1).amax(dim=1).mean().clamp_min(1e-6))
 
     @torch.no_grad()
-    def calibrate_scores(self, maps: torch.Tensor, scores: torch.Tensor, composition: torch.Tensor | None) -> None:
+    def calibrate_scores(self, scores: torch.Tensor, composition: torch.Tensor | None) -> None:
         """Learn which image scores are usual.
 
         Args:
-            maps: Distance maps of normals, shape ``(Z, 5, s, s)``.
             scores: Image scores of normals, shape ``(Z, 7)``.
             composition: Distances of held-out normals' compositions, or ``None`` if there are none.
         """
-        self.novelty.copy_(maps.sum(dim=1).flatten(1).amax(dim=1).mean())
         self.mean.copy_(scores.mean(dim=0))
         self.std.copy_(scores.std(dim=0))
         self.std[: len(MAPS)].clamp_min_(LEAST_DEVIATION)
@@ -215,6 +220,15 @@ class Scoring(nn.Module):
         deviations = (strange - normal.mean(dim=0)) / normal.std(dim=0).clamp_min(LEAST_DEVIATION)
         least, most = NOTICED
         self.trust[3:5] = ((deviations.median(dim=0).values - least) / (most - least)).clamp(0, 1)
+
+    @torch.no_grad()
+    def calibrate_map(self, distances: torch.Tensor) -> None:
+        """Learn how high the sum of the distances usually is, which is what something new counts in the map.
+
+        Args:
+            distances: Distance maps of normals, shape ``(Z, 5, s, s)``.
+        """
+        self.novelty.copy_(self._sum(distances).flatten(1).amax(dim=1).mean())
 
     def _places(self, compared: list[Comparison]) -> torch.Tensor:
         """Image scores ``place`` and ``arrangement``, shape ``(Z, 2)``."""

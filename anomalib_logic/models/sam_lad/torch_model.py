@@ -407,7 +407,7 @@ class SamLadModel(nn.Module):
         self.scoring.calibrate_distances(compared, self.bank.get("valid", sample), inside)
         maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
         scores = [self.scoring.image_scores(m, c) for m, c in zip(maps, compared, strict=True)]
-        self.scoring.calibrate_scores(torch.cat(maps), torch.cat(scores), held_out)
+        self.scoring.calibrate_scores(torch.cat(scores), held_out)
         generator = torch.Generator().manual_seed(0)
         exchanged = []
         for i in range(0, len(parts), -(-len(parts) // EXCHANGED)):
@@ -415,3 +415,4 @@ class SamLadModel(nn.Module):
             with full_precision(features.device):
                 exchanged.append(compared[i]._replace(**self._measure_coarse(features, parts[i])))
         self.scoring.calibrate_trust(compared, exchanged)
+        self.scoring.calibrate_map(torch.cat(maps))
