@@ -89,7 +89,7 @@ MODELS: dict[str, Callable[[argparse.Namespace], AnomalibModule]] = {
     "samlad_vit_b": lambda args: samlad(args, "sam_vit_b"),
     "patchcore": patchcore,
     "efficientad_s": lambda args: EfficientAd(
-        pre_processor=EfficientAd.configure_pre_processor((args.image_size,) * 2)
+        pre_processor=EfficientAd.configure_pre_processor((max(256, args.image_size),) * 2)  # it takes no less
     ),
     "reverse_distillation": lambda args: ReverseDistillation(
         pre_trained=False, pre_processor=Glcf.configure_pre_processor((args.image_size,) * 2)

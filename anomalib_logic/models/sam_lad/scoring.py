@@ -238,7 +238,7 @@ class Scoring(nn.Module):
 
 def _smooth(maps: torch.Tensor) -> torch.Tensor:
     """Mean over windows of 5 x 5, shape ``(..., h, w)``."""
-    return F.avg_pool2d(maps.unsqueeze(0), 5, stride=1, padding=2, count_include_pad=False).squeeze(0)
+    return F.avg_pool2d(maps.unsqueeze(-3), 5, stride=1, padding=2, count_include_pad=False).squeeze(-3)
 
 
 def unmatched_objects(compared: Comparison) -> torch.Tensor:
