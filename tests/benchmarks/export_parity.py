@@ -19,6 +19,7 @@ from pathlib import Path
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning import seed_everything
+from settings import BACKBONE, BACKBONE_ARGS, NARROW
 
 from anomalib_logic import Glcf, MVTecLoco, SamLad
 from anomalib_logic.export import OnnxRunner, OpenVINORunner, Runner, TorchRunner, verify
@@ -26,14 +27,13 @@ from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.export.verification import FULL_PRECISION, file_size, image_auroc
 
 BATCHES = (1, 4)
-MOBILENET = {"backbone": "mobilenetv2_100", "backbone_args": {"pad_type": "same"}, "pre_trained": False}
+MOBILENET = {"backbone": BACKBONE, "backbone_args": BACKBONE_ARGS, "pre_trained": False}
 COMPRESSED = ("fp16", "int8", "int8_ptq")
 
 
 def glcf_mobilenet(args: argparse.Namespace) -> AnomalibModule:
     """GLCF with MobileNetV2."""
-    narrow = {"depth": 2, "decoder_depths": (1, 1, 1, 1), "decoder_widths": (32, 64, 96, 160)}
-    return Glcf(**MOBILENET, **narrow, backbone_weights=args.weights, image_size=args.image_size)
+    return Glcf(**MOBILENET, **NARROW, backbone_weights=args.weights, image_size=args.image_size)
 
 
 def glcf_swin(args: argparse.Namespace) -> AnomalibModule:

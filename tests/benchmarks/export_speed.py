@@ -27,6 +27,7 @@ from anomalib.models import AnomalibModule, EfficientAd, Patchcore, ReverseDisti
 from lightning import seed_everything
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
+from settings import BACKBONE, NARROW
 from torch import nn
 
 from anomalib_logic import Glcf, SamLad
@@ -45,14 +46,13 @@ def glcf_swin(args: argparse.Namespace) -> AnomalibModule:
 
 def glcf_mobilenet(args: argparse.Namespace) -> AnomalibModule:
     """GLCF with MobileNetV2 and narrow decoders."""
-    narrow = {"depth": 2, "decoder_depths": (1, 1, 1, 1), "decoder_widths": (32, 64, 96, 160)}
-    return Glcf("mobilenetv2_100", pre_trained=False, image_size=args.image_size, **narrow)
+    return Glcf(BACKBONE, pre_trained=False, image_size=args.image_size, **NARROW)
 
 
 def samlad(args: argparse.Namespace, objects: str) -> AnomalibModule:
     """SAM-LAD with a bank of random images."""
     model = SamLad(
-        "mobilenetv2_100",
+        BACKBONE,
         pre_trained=False,
         objects=objects,
         upsample=4,

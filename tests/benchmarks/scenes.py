@@ -26,6 +26,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
 from lightning import seed_everything
 from PIL import Image
+from settings import BACKBONE, BACKBONE_ARGS, NARROW
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
 from anomalib_logic import Glcf, MVTecLoco, SamLad
@@ -36,14 +37,10 @@ from anomalib_logic.models.components.pyramid import load_weights
 from anomalib_logic.models.glcf.anomaly_map import TOP_SHARE
 from anomalib_logic.models.sam_lad.scoring import SCORES
 
-BACKBONE = "mobilenetv2_100"
-BACKBONE_ARGS = {"pad_type": "same"}  # the weights come from TensorFlow
 GLCF = {
     "backbone": BACKBONE,
     "backbone_args": BACKBONE_ARGS,
-    "depth": 2,
-    "decoder_depths": (1, 1, 1, 1),
-    "decoder_widths": (32, 64, 96, 160),
+    **NARROW,
     "feature_noise": 0.25,
     "optimizer": "muon",
     "learning_rate": 3e-3,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL_MODEL = [
     "--model.backbone=mobilenetv2_035",
     "--model.pre_trained=false",
@@ -46,6 +47,14 @@ def write_image(path: Path, generator: np.random.Generator, square: bool = True)
         image[20:40, 30:60] = 230
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
+
+
+def small_data(config: Path, loco: Path) -> list[str]:
+    """Arguments that make the data of a shipped configuration small."""
+    if "MVTecLoco" in config.read_text():
+        return [f"--data.root={loco}", "--data.category=squares"]
+    small = {"train_images": 4, "val_images": 2, "test_images": 2, "anomalies_per_defect": 1}
+    return ["--data.root=digits", *(f"--data.{k}={v}" for k, v in small.items())]
 
 
 @pytest.fixture(scope="session")

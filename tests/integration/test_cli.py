@@ -25,10 +25,9 @@ from PIL import Image
 from anomalib_logic import Glcf
 from anomalib_logic.metrics import loco as loco_command
 
-from .conftest import FAST, SMALL_MODEL, anomalib
+from .conftest import CONFIGS, FAST, SMALL_MODEL, anomalib, small_data
 
 MODEL = ["--model", "anomalib_logic.Glcf", *SMALL_MODEL]
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def data(loco: Path) -> list[str]:
@@ -155,12 +154,7 @@ def test_shipped_configuration_trains(config, loco, workspace):
     overrides = [*SMALL_MODEL, *FAST, "--trainer.fast_dev_run=true", "--trainer.precision=32"]
     if "decoder_depths" in text["model"].get("init_args", {}):
         overrides.append("--model.decoder_depths=[1,1,1,1]")
-    if text["data"]["class_path"].endswith("MVTecLoco"):
-        overrides += [f"--data.root={loco}", "--data.category=squares"]
-    else:
-        small = {"train_images": 4, "val_images": 2, "test_images": 2, "anomalies_per_defect": 1}
-        overrides += ["--data.root=digits", *(f"--data.{k}={v}" for k, v in small.items())]
-    cli = AnomalibCLI(["train", f"--config={config}", *overrides])
+    cli = AnomalibCLI(["train", f"--config={config}", *overrides, *small_data(config, loco)])
     assert type(cli.model) is Glcf
 
 

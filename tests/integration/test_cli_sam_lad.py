@@ -12,7 +12,7 @@ from anomalib.cli.cli import AnomalibCLI
 
 from anomalib_logic import SamLad
 
-from .conftest import FAST
+from .conftest import CONFIGS, FAST, small_data
 
 MODEL = [
     "--model=anomalib_logic.SamLad",
@@ -22,9 +22,6 @@ MODEL = [
     "--model.image_size=[64,96]",
     "--model.scene_size=16",
 ]
-
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def data(loco: Path) -> list[str]:
@@ -45,12 +42,7 @@ def test_train_test_and_load_give_the_same_figures(loco, workspace, capsys):
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("sam_lad*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configuration_trains(config, loco, workspace):
-    small = [*MODEL[2:], "--model.upsample=1", *FAST]
-    if "MVTecLoco" in config.read_text():
-        small += [f"--data.root={loco}", "--data.category=squares"]
-    else:
-        digits = {"train_images": 4, "val_images": 2, "test_images": 2, "anomalies_per_defect": 1}
-        small += ["--data.root=digits", *(f"--data.{k}={v}" for k, v in digits.items())]
+    small = [*MODEL[2:], "--model.upsample=1", *FAST, *small_data(config, loco)]
     cli = AnomalibCLI(["train", f"--config={config}", *small])
     assert type(cli.model) is SamLad
     assert len(cli.model.model.bank) > 0

@@ -282,11 +282,14 @@ class SamLadModel(nn.Module):
         if self.align != "combined":
             zeros = torch.zeros_like(features[:, 0])
             return {"anywhere": zeros, "place": zeros, "arrangement": zeros}
+        return {"anywhere": self.bank.nearest_patch(features, exclude), **self._measure_places(features, exclude)}
+
+    def _measure_places(self, features: torch.Tensor, exclude: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Distances of coarse features to those in the same place of all normals."""
         squared = self.bank.place_distances(features, exclude)
         alike = squared.mean(dim=(2, 3)).topk(min(self.k, squared.shape[1] - (exclude is not None)), largest=False)
         alike = squared.gather(1, alike.indices[..., None, None].expand(-1, -1, *squared.shape[2:]))
         return {
-            "anywhere": self.bank.nearest_patch(features, exclude),
             "place": F.avg_pool2d(alike, 3, stride=1, padding=1).amin(dim=1).sqrt(),
             "arrangement": F.avg_pool2d(squared, 5, stride=1, padding=2).amin(dim=1).sqrt(),
         }
@@ -408,11 +411,17 @@ class SamLadModel(nn.Module):
         maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
         scores = [self.scoring.image_scores(m, c) for m, c in zip(maps, compared, strict=True)]
         self.scoring.calibrate_scores(torch.cat(scores), held_out)
+        self.scoring.calibrate_trust(compared, self._exchange(parts, compared))
+        self.scoring.calibrate_map(torch.cat(maps))
+
+    def _exchange(self, parts: Sequence[torch.Tensor], compared: list[Comparison]) -> list[Comparison]:
+        """Compare some normals again after two windows of their features changed places; none without places."""
+        if self.align != "combined":
+            return []
         generator = torch.Generator().manual_seed(0)
         exchanged = []
         for i in range(0, len(parts), -(-len(parts) // EXCHANGED)):
             features = exchange_windows(self.bank.get("coarse", parts[i]), generator)
             with full_precision(features.device):
-                exchanged.append(compared[i]._replace(**self._measure_coarse(features, parts[i])))
-        self.scoring.calibrate_trust(compared, exchanged)
-        self.scoring.calibrate_map(torch.cat(maps))
+                exchanged.append(compared[i]._replace(**self._measure_places(features, parts[i])))
+        return exchanged

@@ -1,0 +1,8 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Settings that several benchmarks share."""
+
+BACKBONE = "mobilenetv2_100"
+BACKBONE_ARGS = {"pad_type": "same"}  # the weights come from TensorFlow
+NARROW = {"depth": 2, "decoder_depths": (1, 1, 1, 1), "decoder_widths": (32, 64, 96, 160)}  # GLCF with MobileNetV2
