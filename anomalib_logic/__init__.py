@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from .data import DigitAnatomy, MVTecLoco
     from .metrics import AnomalyMapWriter, AUsPRO, LocoAUROC, LocoEvaluator
     from .models import Glcf, SamLad
+    from .models.components.post_processing import CalibratedPostProcessor
 
 __all__ = [
     "AUsPRO",
     "AnomalyMapWriter",
+    "CalibratedPostProcessor",
     "DigitAnatomy",
     "Glcf",
     "LocoAUROC",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "AUsPRO": ".metrics",
     "AnomalyMapWriter": ".metrics",
+    "CalibratedPostProcessor": ".models.components.post_processing",
     "DigitAnatomy": ".data",
     "Glcf": ".models",
     "LocoAUROC": ".metrics",

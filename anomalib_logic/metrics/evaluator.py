@@ -5,16 +5,18 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from itertools import product
+from itertools import compress, product
 from typing import Any
 
 from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torchmetrics import MetricCollection
+from torch.nn import ModuleList
+from torchmetrics import MetricCollection, SumMetric
 
 from anomalib_logic.data.loco_layout import read_defects_config
 
+from ._raw_scores import InUnitInterval
 from ._test_images import image_paths_of, run_before_post_processor, test_image_paths
 from .auroc import LocoAUROC
 from .functional.spro import check_limit
@@ -73,6 +75,7 @@ class LocoEvaluator(Evaluator):
         self._names: dict[str, str] = {}
         self.loco_metrics = _collection([])
         self._update = _BeforePostProcessor(self)
+        self._seen = ModuleList([SumMetric(), SumMetric()])  # normal and anomalous images
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the figures that the test data allows, or raise an error if they are required."""
@@ -93,9 +96,63 @@ class LocoEvaluator(Evaluator):
         if getattr(trainer, "datamodule", None) is None:
             self._choose(trainer)
 
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Update validation metrics; scores are raw then, whatever the post-processor does in tests."""
+        self._count(batch)
+        ordered = InUnitInterval(batch)
+        for metric in self.val_metrics:
+            metric.update(batch if isinstance(metric, LocoMetric) else ordered)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute and log the validation metrics that the images allow."""
+        self._log(trainer, self._possible(self.val_metrics))
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Update test metrics."""
+        self._count(batch)
+        normalized = getattr(getattr(pl_module, "post_processor", None), "enable_normalization", False)
+        ordered = batch if normalized else InUnitInterval(batch)
+        for metric in self.test_metrics:
+            metric.update(ordered)
+
+    def _count(self, batch: Any) -> None:
+        """Count normal and anomalous images."""
+        if batch.gt_label is not None:
+            anomalous = batch.gt_label.bool()
+            for counter, kind in zip(self._seen, (~anomalous, anomalous), strict=True):
+                counter.update(kind.sum().float())
+
+    def _possible(self, metrics: ModuleList) -> list[AnomalibMetric]:
+        """Metrics that the images allow; those that compare with the ground truth need both kinds of images."""
+        normal, anomalous = (bool(counter.compute() > 0) for counter in self._seen)
+        for counter in self._seen:
+            counter.reset()
+        if normal == anomalous:
+            return list(metrics)
+        compared = [bool({"gt_label", "gt_mask"} & set(metric.fields)) for metric in metrics]
+        left_out = list(compress(metrics, compared))
+        if left_out:
+            kinds = ("normal", "anomalous") if normal else ("anomalous", "normal")
+            names = ", ".join(metric.name for metric in left_out)
+            logger.warning("all images are %s: %s need %s images, too, and are left out", kinds[0], names, kinds[1])
+        for metric in left_out:
+            metric.reset()
+        return [metric for metric, compares in zip(metrics, compared, strict=True) if not compares]
+
+    def _log(self, trainer: Trainer, metrics: Iterable[AnomalibMetric]) -> None:
+        """Log metrics as Anomalib does; in barebones mode, where nothing is logged, results get their values."""
+        for metric in metrics:
+            self.log(metric.name, metric)
+            if trainer.barebones:
+                trainer.callback_metrics[metric.name] = trainer.logged_metrics[metric.name] = metric.compute()
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the figures."""
-        super().on_test_epoch_end(trainer, pl_module)
+        self._log(trainer, self._possible(self.test_metrics))
         for key, value in self._compute().items():
             name = self._names[key]
             self.log(name, value, sync_dist=True)

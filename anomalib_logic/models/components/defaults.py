@@ -3,59 +3,157 @@
 
 """What all models of this package have in common as Anomalib models."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from anomalib import LearningType
+from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
+from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_logic.export import VerifiedExport
 from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.metrics.loco_metric import LocoMetric
 
+from .arguments import as_pair
+from .checkpoint_options import CheckpointOptions
+from .data_config import input_normalization
+from .finished_fit import FinishedFit
+from .post_processing import CalibratedPostProcessor
 
-class ModelDefaults(VerifiedExport):
-    """Pre-processor, evaluator, learning type, loading and verified export; to inherit from before ``AnomalibModule``.
+logger = logging.getLogger(__name__)
+
+
+class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
+    """Components, steps, learning type, loading and verified export; to inherit from before ``AnomalibModule``.
+
+    Args:
+        image_size: Height and width, or one number for both, in pixels.
+        backbone: timm's name of the backbone, whose input normalisation is the default pre-processor's.
+        pre_processor: Pre-processor instance, ``True`` for the default or ``False``.
+        post_processor: Post-processor instance, ``True`` for the default or ``False``.
+        evaluator: Evaluator instance, ``True`` for the default or ``False``.
+        visualizer: Visualiser instance, ``True`` for the default or ``False``.
 
     Attributes:
-        WITHOUT_FILES: Constructor arguments of a model whose networks come from a checkpoint.
+        IMAGES_AT_A_TIME: Images that are predicted together, so that memory does not grow with the batch.
     """
 
-    WITHOUT_FILES: ClassVar[dict[str, Any]] = {"pre_trained": False, "backbone_weights": None}
+    IMAGES_AT_A_TIME: ClassVar[int] = 8
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        backbone: str,
+        backbone_args: Mapping[str, Any] | None = None,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        size = as_pair("image_size", image_size)
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor(size, backbone, backbone_args)
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=resolve_evaluator(evaluator),
+            visualizer=visualizer,
+        )
+        # Plain values, and the size that is in use: what load_from_checkpoint builds the model from.
+        self.hparams["image_size"] = list(self.input_size or size)
+        for name in self.WITHOUT_FILES:
+            if isinstance(self.hparams.get(name), Path):
+                self.hparams[name] = str(self.hparams[name])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels that the networks see."""
+        return tuple(self.hparams["image_size"])
 
     @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize to the model's size (224 x 224 by default) and normalise with ImageNet's statistics.
+    def configure_pre_processor(
+        image_size: tuple[int, int] | None = None,
+        backbone: str | None = None,
+        backbone_args: Mapping[str, Any] | None = None,
+    ) -> PreProcessor:
+        """Resize to the model's size and normalise as the backbone's weights want it.
 
         Args:
-            image_size: Height and width in pixels.
+            image_size: Height and width in pixels, 224 x 224 by default.
+            backbone: timm's name of the backbone; ImageNet's mean and standard deviation by default.
+            backbone_args: Keyword arguments for ``timm.create_model``.
         """
+        mean, std = input_normalization(backbone, backbone_args)
         resize = Resize(image_size or (224, 224), antialias=True)
-        return PreProcessor(Compose([resize, Normalize(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)]))
+        return PreProcessor(Compose([resize, Normalize(mean=mean, std=std)]))
+
+    def configure_post_processor(self) -> CalibratedPostProcessor:
+        """Thresholds for a false alarm rate, and scores that keep their order."""
+        return CalibratedPostProcessor()
 
     @staticmethod
     def configure_evaluator() -> LocoEvaluator:
         """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
         return default_evaluator()
 
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:
-        """Load a model; its networks come from the checkpoint, so neither a download nor a weights file is needed.
-
-        Args:
-            checkpoint_path: The checkpoint.
-            *args: As in Anomalib's method.
-            **kwargs: As in Anomalib's method; constructor arguments override the checkpoint's.
-        """
-        return super().load_from_checkpoint(checkpoint_path, *args, **{**cls.WITHOUT_FILES, **kwargs})
-
     @property
     def learning_type(self) -> LearningType:
         """One-class: training images are normal."""
         return LearningType.ONE_CLASS
+
+    def infer(self, images: torch.Tensor) -> InferenceBatch:
+        """Predict images, a few at a time.
+
+        Args:
+            images: Pre-processed images, shape ``(N, 3, H, W)``.
+
+        Returns:
+            Raw scores and maps of all of them.
+        """
+        parts = [self.model(part) for part in images.split(self.IMAGES_AT_A_TIME)]
+        fields = {name: [getattr(part, name) for part in parts] for name in ("pred_score", "anomaly_map")}
+        return InferenceBatch(**{name: torch.cat(values) for name, values in fields.items()})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        """Add raw anomaly maps and scores to a batch."""
+        del batch_idx
+        return batch.update(**self.infer(batch.image)._asdict())
+
+    def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Add raw anomaly maps and scores to a batch."""
+        del args, kwargs
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
+        """Add raw anomaly maps and scores to a batch."""
+        del dataloader_idx
+        return self.validation_step(batch, batch_idx)
+
+    def on_test_start(self) -> None:
+        """Warn of thresholds that do not exist."""
+        super().on_test_start()
+        self._warn_without_thresholds()
+
+    def on_predict_start(self) -> None:
+        """Warn of thresholds that do not exist."""
+        super().on_predict_start()
+        self._warn_without_thresholds()
+
+    def _warn_without_thresholds(self) -> None:
+        if isinstance(self.post_processor, PostProcessor) and self.post_processor.image_threshold.isnan():
+            logger.warning(
+                "%s has no thresholds: scores are raw, and labels and masks mean nothing. Train or validate it, or "
+                "load the checkpoint of a finished training",
+                type(self).__name__,
+            )
 
 
 def default_evaluator() -> LocoEvaluator:
@@ -64,17 +162,14 @@ def default_evaluator() -> LocoEvaluator:
 
 
 def resolve_evaluator(evaluator: Evaluator | bool) -> Evaluator | bool:
-    """Let a user's LOCO metrics see unprocessed maps, and be checked at setup.
+    """Let LOCO metrics in a plain evaluator of Anomalib see unprocessed maps, and be checked at setup.
 
     Args:
         evaluator: A model's argument.
 
     Returns:
-        A :class:`LocoEvaluator` with the same metrics if an evaluator's test metrics include LOCO metrics, else the
-        argument.
+        A :class:`LocoEvaluator` with the same metrics if Anomalib's own evaluator has LOCO metrics, else the argument.
     """
-    if not isinstance(evaluator, Evaluator) or isinstance(evaluator, LocoEvaluator):
-        return evaluator
-    if not any(isinstance(metric, LocoMetric) for metric in evaluator.test_metrics):
+    if type(evaluator) is not Evaluator or not any(isinstance(m, LocoMetric) for m in evaluator.test_metrics):
         return evaluator
     return LocoEvaluator(list(evaluator.val_metrics), list(evaluator.test_metrics), evaluator.compute_on_cpu)

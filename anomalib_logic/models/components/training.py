@@ -31,14 +31,18 @@ def apply_default_max_epochs(trainer: pl.Trainer, max_epochs: int) -> None:
         logger.info("the trainer sets no length: training for the model's max_epochs=%d", max_epochs)
 
 
-def validation_may_be_last(trainer: pl.Trainer) -> bool:
-    """Whether the weights of now may be the final ones: training ends, or a callback watches a validation metric."""
+def training_ends(trainer: pl.Trainer) -> bool:
+    """Whether this is the last epoch, as far as that is known."""
     return (
         trainer.should_stop
         or (trainer.max_epochs or -1) in range(trainer.current_epoch + 2)
         or trainer.max_steps in range(trainer.global_step + 1)
-        or any(getattr(callback, "monitor", None) for callback in trainer.callbacks)
     )
+
+
+def validation_may_be_last(trainer: pl.Trainer) -> bool:
+    """Whether the weights of now may be the final ones: training ends, or a callback watches a metric."""
+    return training_ends(trainer) or any(getattr(callback, "monitor", None) for callback in trainer.callbacks)
 
 
 def normal_batches(module: pl.LightningModule, split: str = "training") -> Iterator[Batch]:
@@ -55,20 +59,43 @@ def normal_batches(module: pl.LightningModule, split: str = "training") -> Itera
     Yields:
         Batches with at least one image.
     """
+    for batch in _batches(module, _normal_loader(module.trainer, split)):
+        if batch.gt_label is not None and bool(batch.gt_label.any()):
+            batch.image = batch.image[~batch.gt_label.bool()]
+        if len(batch.image):
+            yield batch
+
+
+def validation_batches(module: pl.LightningModule) -> Iterator[Batch]:
+    """Go once over all validation images, as :func:`normal_batches` does over the normal ones; nothing without any.
+
+    Args:
+        module: Module with a trainer.
+    """
+    trainer = module.trainer
+    dataset = getattr(getattr(trainer, "datamodule", None), "val_data", None)
+    reference = trainer.train_dataloader
+    if isinstance(dataset, AnomalibDataset) and len(dataset) and isinstance(reference, DataLoader):
+        yield from _batches(module, _share(trainer, dataset, reference))
+    elif trainer.val_dataloaders is not None:
+        loaders = trainer.val_dataloaders
+        for loader in loaders if isinstance(loaders, list) else [loaders]:
+            yield from _batches(module, loader)
+
+
+def _batches(module: pl.LightningModule, loader: DataLoader) -> Iterator[Batch]:
+    """Batches on the module's device and pre-processed, under the trainer's precision."""
     trainer = module.trainer
     pre_processor = getattr(module, "pre_processor", None)
-    for i, batch in enumerate(_loader(trainer, split)):
+    for i, batch in enumerate(loader):
         on_device = trainer.strategy.batch_to_device(batch)
         if pre_processor is not None and hasattr(pre_processor, "on_predict_batch_start"):
             pre_processor.on_predict_batch_start(trainer, module, on_device, i)
-        if on_device.gt_label is not None and bool(on_device.gt_label.any()):
-            on_device.image = on_device.image[~on_device.gt_label.bool()]
-        if len(on_device.image):
-            with trainer.strategy.precision_plugin.val_step_context():
-                yield on_device
+        with trainer.strategy.precision_plugin.val_step_context():
+            yield on_device
 
 
-def _loader(trainer: pl.Trainer, split: str) -> DataLoader:
+def _normal_loader(trainer: pl.Trainer, split: str) -> DataLoader:
     """Loader over this process's share of a split's images, unshuffled."""
     loader = trainer.train_dataloader
     if loader is None:
@@ -80,6 +107,11 @@ def _loader(trainer: pl.Trainer, split: str) -> DataLoader:
     split = "training" if held_out is None else split
     dataset = _without_augmentations(loader.dataset, trainer) if held_out is None else held_out
     logger.info("measuring statistics over the %d images of the %s set", len(dataset), split)
+    return _share(trainer, dataset, loader)
+
+
+def _share(trainer: pl.Trainer, dataset: Dataset, loader: DataLoader) -> DataLoader:
+    """Loader over this process's share of a data set, with the settings of another loader."""
     share = Subset(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))
     return DataLoader(
         share,

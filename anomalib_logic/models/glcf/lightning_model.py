@@ -20,8 +20,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_logic.models.components.arguments import as_pair, check_choice
-from anomalib_logic.models.components.defaults import ModelDefaults, resolve_evaluator
+from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.defaults import ModelDefaults
 from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
@@ -101,6 +101,18 @@ class Glcf(ModelDefaults, AnomalibModule):
         >>> Engine(max_epochs=20).train(Glcf(), datamodule=DigitAnatomy())  # doctest: +SKIP
     """
 
+    TRAINING_OPTIONS = (
+        "feature_noise",
+        "loss_weights",
+        "optimizer",
+        "learning_rate",
+        "weight_decay",
+        "schedule",
+        "gradient_clip",
+        "max_epochs",
+        "statistics",
+    )
+
     def __init__(
         self,
         backbone: str = "swin_tiny_patch4_window7_224",
@@ -137,17 +149,7 @@ class Glcf(ModelDefaults, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        size = as_pair("image_size", image_size)
-        super().__init__(
-            pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
-            post_processor=post_processor,
-            evaluator=resolve_evaluator(evaluator),
-            visualizer=visualizer,
-        )
-        size = tuple(self.input_size or size)
-        # Plain values, and the size that is in use: what load_from_checkpoint builds the model from.
-        self.hparams["image_size"] = list(size)
-        self.hparams["backbone_weights"] = None if backbone_weights is None else str(backbone_weights)
+        super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -156,7 +158,7 @@ class Glcf(ModelDefaults, AnomalibModule):
         self.gradient_clip = gradient_clip
         self.max_epochs = max_epochs
         self.model = GlcfModel(
-            image_size=size,
+            image_size=self.image_size,
             backbone=backbone,
             pre_trained=pre_trained,
             backbone_weights=backbone_weights,
@@ -223,6 +225,7 @@ class Glcf(ModelDefaults, AnomalibModule):
 
     def on_train_start(self) -> None:
         """Measure the channels of the backbone over the normal training images."""
+        super().on_train_start()
         self._require_channels()
 
     def on_train_epoch_start(self) -> None:
@@ -255,27 +258,23 @@ class Glcf(ModelDefaults, AnomalibModule):
             self._normalization.finalize()
 
     def on_train_epoch_end(self) -> None:
-        """Have statistics before a checkpoint is written, also where there is no validation."""
-        if self.trainer.enable_validation and self._measured_step == self.trainer.global_step:
-            return
-        if validation_may_be_last(self.trainer):
-            self._measure()
-        else:
-            self._normalization.finalize()
+        """Have statistics, then thresholds, before a checkpoint is written, also where there is no validation."""
+        if not (self.trainer.enable_validation and self._measured_step == self.trainer.global_step):
+            if validation_may_be_last(self.trainer):
+                self._measure()
+            else:
+                self._normalization.finalize()
+        super().on_train_epoch_end()
 
     def on_test_start(self) -> None:
         """Have statistics before testing."""
+        super().on_test_start()
         self._require_statistics()
 
     def on_predict_start(self) -> None:
         """Have statistics before predicting."""
+        super().on_predict_start()
         self._require_statistics()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
-        """Add anomaly maps and scores to a batch."""
-        del batch_idx
-        predictions = self.model(batch.image)
-        return batch.update(**predictions._asdict())
 
     @property
     def _normalization(self) -> MapNormalization:

@@ -16,8 +16,7 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from anomalib_logic.models.components.arguments import as_pair
-from anomalib_logic.models.components.defaults import ModelDefaults, resolve_evaluator
+from anomalib_logic.models.components.defaults import ModelDefaults
 from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.training import normal_batches
 
@@ -137,21 +136,10 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        size = as_pair("image_size", image_size)
-        super().__init__(
-            pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
-            post_processor=post_processor,
-            evaluator=resolve_evaluator(evaluator),
-            visualizer=visualizer,
-        )
-        size = tuple(self.input_size or size)
-        # Plain values, and the size that is in use: what load_from_checkpoint builds the model from.
-        self.hparams["image_size"] = list(size)
-        for name, file in (("backbone_weights", backbone_weights), ("sam_checkpoint", sam_checkpoint)):
-            self.hparams[name] = None if file is None else str(file)
+        super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
         self.seed = seed
         self.model = SamLadModel(
-            image_size=size,
+            image_size=self.image_size,
             backbone=backbone,
             pre_trained=pre_trained,
             backbone_weights=backbone_weights,

@@ -1,0 +1,181 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Thresholds from normal images, and normalised scores in the order of raw ones."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+
+from anomalib_logic import CalibratedPostProcessor
+from anomalib_logic.models.components.normal_scores import image_threshold, pixel_threshold
+
+
+def predicted(scores, labels, masks=True):
+    """A batch of a model's raw output; the map of each image is its score and lower values."""
+    scores = torch.as_tensor(scores).float()
+    maps = scores[:, None, None] - torch.arange(16.0).view(4, 4) / 16
+    labels = torch.as_tensor(labels).bool()
+    gt_mask = labels[:, None, None] & (torch.arange(16).view(4, 4) < 4) if masks else None
+    return ImageBatch(
+        image=torch.zeros(len(scores), 3, 4, 4), pred_score=scores, anomaly_map=maps, gt_label=labels, gt_mask=gt_mask
+    )
+
+
+def validated(post_processor, *batches, model=None):
+    model = model or SimpleNamespace()
+    post_processor.on_validation_epoch_start(None, model)
+    for batch in batches:
+        post_processor.on_validation_batch_end(None, model, batch, batch, 0)
+    post_processor.on_validation_epoch_end(None, model)
+    return post_processor
+
+
+def fitted_on(*scores):
+    """A model that predicts these scores for its training images."""
+    batches = [InferenceBatch(pred_score=torch.tensor([s]), anomaly_map=torch.full((1, 1, 4, 4), s)) for s in scores]
+    return SimpleNamespace(fitted_predictions=lambda: iter(batches))
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("offset", [-50.0, 0.0, 1000.0])
+def test_normalised_scores_and_maps_keep_the_order_far_beyond_the_validation_images(unit, offset):
+    normal = offset + unit * torch.linspace(1, 2, 40)
+    post_processor = validated(CalibratedPostProcessor(), predicted(normal, torch.zeros(40)))
+    steps = torch.logspace(-2, 4, 200, dtype=torch.float64)
+    raw = torch.cat([-steps.flip(0), torch.zeros(1), steps]) * unit + post_processor.image_threshold.double()
+    raw = raw.float().unique()  # single precision itself cannot tell some apart
+    result = post_processor(InferenceBatch(pred_score=raw, anomaly_map=raw.view(1, 1, 1, -1)))
+    for normalised in (result.pred_score, result.anomaly_map.flatten()):
+        assert (normalised.diff() > 0).all()
+        assert normalised.min() > 0
+        assert normalised.max() < 1
+
+
+def test_threshold_becomes_one_half_and_the_label_follows_it():
+    post_processor = validated(CalibratedPostProcessor(), predicted(torch.linspace(3, 5, 30), torch.zeros(30)))
+    threshold = post_processor.image_threshold
+    result = post_processor(
+        InferenceBatch(pred_score=torch.stack([threshold - 0.01, threshold, threshold + 0.01]), anomaly_map=None)
+    )
+    assert result.pred_score[1] == 0.5
+    assert result.pred_label.tolist() == [False, False, True]
+
+
+def test_batch_of_the_engine_is_normalised_as_the_graph_does():
+    post_processor = validated(CalibratedPostProcessor(), predicted(torch.linspace(3, 5, 30), torch.zeros(30)))
+    batch = predicted([2.0, 4.5, 80.0], [0, 0, 1])
+    graph = post_processor(InferenceBatch(pred_score=batch.pred_score, anomaly_map=batch.anomaly_map))
+    post_processor.post_process_batch(batch)
+    for name in ("pred_score", "anomaly_map", "pred_label", "pred_mask"):
+        assert torch.equal(getattr(batch, name), getattr(graph, name))
+
+
+@pytest.mark.parametrize("number", [25, 100, 400])
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.2])
+@pytest.mark.parametrize("distribution", ["normal", "lognormal"])
+def test_new_normal_images_exceed_the_threshold_at_the_stated_rate(number, rate, distribution):
+    generator = torch.Generator().manual_seed(number)
+    scores = torch.randn(400, number + 1000, generator=generator)
+    scores = scores.exp() if distribution == "lognormal" else scores
+    alarms = [(s[number:] > image_threshold(s[:number], rate)).float().mean() for s in scores]
+    assert 0.5 * rate < torch.stack(alarms).mean() < 2 * rate
+
+
+@pytest.mark.parametrize("number", [3, 5, 10])
+def test_few_normal_images_give_a_threshold_above_all_of_them_and_few_false_alarms(number):
+    scores = torch.randn(2000, number + 50, generator=torch.Generator().manual_seed(number))
+    thresholds = torch.stack([image_threshold(s[:number], 0.05) for s in scores])
+    assert (thresholds >= scores[:, :number].amax(dim=1)).all()
+    assert (scores[:, number:] > thresholds.unsqueeze(1)).float().mean() < 0.1
+
+
+def test_share_of_pixels_above_the_threshold_is_the_stated_one():
+    values = torch.arange(1000.0)
+    threshold = pixel_threshold(values, torch.full((1000,), 7), 0.01)
+    assert (values > threshold).float().mean() == pytest.approx(0.01, abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["false_alarm_rate", "pixel_false_alarm_rate"])
+@pytest.mark.parametrize("rate", [0, -0.1, 0.6])
+def test_rate_out_of_range_is_refused_by_name(name, rate):
+    with pytest.raises(ValueError, match=f"{name} must be above 0 and at most 0.5, got {rate}"):
+        CalibratedPostProcessor(**{name: rate})
+
+
+def test_lower_rate_gives_higher_thresholds():
+    batch = predicted(torch.linspace(0, 1, 200), torch.zeros(200))
+    few, many = (validated(CalibratedPostProcessor(r, r), batch) for r in (0.01, 0.2))
+    assert few.image_threshold > many.image_threshold
+    assert few.pixel_threshold > many.pixel_threshold
+
+
+def test_anomalies_among_the_validation_images_leave_the_threshold_to_anomalib():
+    batch = predicted([1.0, 2.0, 3.0, 2.5, 6.0, 7.0], [0, 0, 0, 1, 1, 1])
+    ours, anomalibs = (validated_by(p, batch) for p in (CalibratedPostProcessor(), PostProcessor()))
+    assert ours.image_threshold == anomalibs.image_threshold
+    assert ours.pixel_threshold == anomalibs.pixel_threshold
+
+
+def validated_by(post_processor, batch):
+    if isinstance(post_processor, CalibratedPostProcessor):
+        return validated(post_processor, batch)
+    post_processor.on_validation_batch_end(None, None, batch)
+    post_processor.on_validation_epoch_end(None, None)
+    return post_processor
+
+
+def test_without_masks_the_pixel_threshold_comes_from_normal_images():
+    batch = predicted([*torch.linspace(1, 2, 20), 50.0, 60.0], [0] * 20 + [1, 1], masks=False)
+    post_processor = validated(CalibratedPostProcessor(), batch)
+    assert 1 < post_processor.pixel_threshold <= 2
+    assert post_processor.image_threshold == 50
+
+
+def test_one_anomalous_validation_image_is_no_threshold(caplog):
+    with caplog.at_level(logging.WARNING):
+        post_processor = validated(
+            CalibratedPostProcessor(), predicted([30.0], [1], masks=False), model=fitted_on(1.0, 1.2, 1.1, 0.9)
+        )
+    assert 1.2 <= post_processor.image_threshold < 3
+    result = post_processor(InferenceBatch(pred_score=torch.tensor([1.0, 1.1, 30.0]), anomaly_map=None)).pred_score
+    assert (result.diff() > 0).all()
+    assert [record.message for record in caplog.records if "thresholds rest on 0 normal images" in record.message]
+
+
+def test_model_holds_out_normal_images_of_its_own():
+    held_out = [InferenceBatch(pred_score=torch.tensor([s]), anomaly_map=None) for s in torch.linspace(1, 2, 60)]
+    model = SimpleNamespace(held_out_predictions=lambda: iter(held_out))
+    post_processor = validated(CalibratedPostProcessor(), predicted([1.5], [0]), model=model)
+    assert 1.9 < post_processor.image_threshold <= 2
+
+
+def test_without_any_normal_image_one_warning_says_what_is_missing(caplog):
+    with caplog.at_level(logging.WARNING):
+        post_processor = validated(CalibratedPostProcessor(), predicted([3.0, 4.0], [1, 1]))
+    assert not post_processor.measured
+    assert "there was no normal image to measure them on" in caplog.text
+
+
+@pytest.mark.parametrize("scores", [[2.0], [2.0, 2.0, 2.0]])
+def test_equal_scores_of_all_normal_images_give_finite_ordered_scores(scores):
+    post_processor = validated(CalibratedPostProcessor(), predicted(scores, [0] * len(scores)))
+    result = post_processor(InferenceBatch(pred_score=torch.tensor([1.0, 2.0, 3.0, 9.0]), anomaly_map=None))
+    assert (result.pred_score.diff() > 0).all()
+    assert result.pred_label.tolist() == [False, False, True, True]
+
+
+def test_validation_that_was_cut_short_leaves_nothing_to_the_next():
+    post_processor, batch = CalibratedPostProcessor(), predicted(torch.linspace(1, 2, 30), torch.zeros(30))
+    post_processor.on_validation_batch_end(None, None, predicted([500.0], [0]), None, 0)
+    assert validated(post_processor, batch).image_threshold <= 2
+
+
+def test_rates_travel_in_the_checkpoint():
+    other = CalibratedPostProcessor()
+    other.load_checkpoint_config(CalibratedPostProcessor(0.01, 0.001).checkpoint_config())
+    assert (other.false_alarm_rate, other.pixel_false_alarm_rate) == (0.01, 0.001)
