@@ -137,7 +137,7 @@ def _filtered(source: State, reference: nn.Module) -> State:
     arguments = next((value for name, value in _FILTER_ARGUMENTS.items() if name in architecture), {})
     try:
         return filter_weights(dict(source), reference, **arguments)
-    except Exception as error:  # noqa: BLE001 a filter fails in any way on what is not its architecture's
+    except Exception as error:  # in any way, on what is not of its architecture
         logger.debug("timm's filter of '%s' fails: %s", architecture, error)
         return source
 
