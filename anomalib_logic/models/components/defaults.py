@@ -16,6 +16,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_logic.export import VerifiedExport
@@ -29,6 +30,8 @@ from .finished_fit import FinishedFit
 from .post_processing import CalibratedPostProcessor
 
 logger = logging.getLogger(__name__)
+
+IMAGENET = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
@@ -91,7 +94,7 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
             backbone: timm's name of the backbone; ImageNet's mean and standard deviation by default.
             backbone_args: Keyword arguments for ``timm.create_model``.
         """
-        mean, std = input_normalization(backbone, backbone_args)
+        mean, std = IMAGENET if backbone is None else input_normalization(backbone, backbone_args)
         resize = Resize(image_size or (224, 224), antialias=True)
         return PreProcessor(Compose([resize, Normalize(mean=mean, std=std)]))
 

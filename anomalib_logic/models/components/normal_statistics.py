@@ -51,8 +51,9 @@ class NormalStatistics(nn.Module):
     @torch.no_grad()
     def finalize(self) -> None:
         """Turn what all processes collected into statistics and forget it; if that is nothing, the statistics stay."""
-        batches = torch.stack(self._batches).double().cpu() if self._batches else torch.zeros(1, 3, len(self.mean))
+        batches = torch.stack(self._batches).cpu() if self._batches else torch.zeros(1, 3, len(self.mean), device="cpu")
         self.reset()
+        # Double precision on the host only: MPS and Intel Arc have none.
         count, mean, variance = batches.double().unbind(dim=1)
         sums = torch.stack([count, count * mean, count * (variance + mean.square())]).sum(dim=1)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -62,8 +63,9 @@ class NormalStatistics(nn.Module):
         total, first, second = sums
         if bool((total > 0).all()):
             mean = first / total
-            self.mean.copy_(mean)
-            self.std.copy_((second / total - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6))
+            std = (second / total - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
+            self.mean.copy_(mean.float())
+            self.std.copy_(std.float())
             self.measured.fill_(True)
 
 

@@ -7,25 +7,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import nn
 from torch.nn import functional as F
 
 from .arguments import check_divisible
+from .backbone import create_timm_model, describe_backbone, load_weights
 from .frozen import Frozen
-from .pyramid import FeaturePyramid, create_timm_model, fit_weights
-from .weights import read_state_dict
+from .pyramid import FeaturePyramid
 
 PYRAMID_STRIDES = (4, 8, 16)
-_TRANSFORMERS = ("vision_transformer", "deit")  # modules of timm whose models are VisionTransformers
 
 
 class PatchFeatures(Frozen):
     """Maps of patch features: a vision transformer's last tokens (final norm applied), or three scales of a pyramid.
 
+    A vision transformer is any timm model whose ``forward_intermediates`` gives its normed last tokens as one map, and
+    whose blocks all work on that one grid: those of timm's modules ``vision_transformer`` (DINOv2, CLIP, SigLIP, ...),
+    ``vision_transformer_hybrid``, ``vision_transformer_relpos``, ``vision_transformer_sam``, ``deit``, ``beit`` and
+    ``eva`` (EVA-02, DINOv3, Perception Encoder), and ``cait``, ``xcit``, ``tnt`` and ``mlp_mixer``.
+
     Args:
-        backbone: Name of any vision transformer of timm, or of a model with a pyramid at strides 4, 8 and 16.
+        backbone: Name of a vision transformer of timm, or of a model with a pyramid at strides 4, 8 and 16, or
+            ``hf-hub:NAME`` or ``local-dir:PATH`` of one.
         pre_trained: Load timm's published weights (downloads them). Ignored when ``weights`` is given.
         weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights. Position embeddings of another
             image size are resampled.
@@ -51,25 +55,36 @@ class PatchFeatures(Frozen):
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.is_transformer = timm.is_model(backbone) and (
-            timm.model_entrypoint(backbone).__module__.rsplit(".", 1)[-1] in _TRANSFORMERS
-        )
+        patch_size = _patch_size(describe_backbone(backbone, **(backbone_args or {})))
+        self.is_transformer = patch_size is not None
+        check_divisible(image_size, patch_size or PYRAMID_STRIDES[-1], backbone)
         if self.is_transformer:
-            self.network = _create_transformer(backbone, pre_trained and weights is None, image_size, backbone_args)
-            stride = self.network.patch_embed.patch_size[0]
-            self.channels = [self.network.num_features]
-            if weights is not None:
-                source = checkpoint_filter_fn(dict(read_state_dict(weights, "backbone_weights")), self.network)
-                fit_weights(self.network, source, weights)
+            self._create_transformer(backbone, pre_trained, weights, image_size, backbone_args)
         else:
-            stride = PYRAMID_STRIDES[-1]
-            check_divisible(image_size, stride, backbone)
             self.network = FeaturePyramid(
                 backbone, pre_trained, weights, image_size, backbone_args, strides=PYRAMID_STRIDES
             )
             self.channels = self.network.channels
-        self.grid = (image_size[0] // stride, image_size[1] // stride)
+            self.grid = (image_size[0] // PYRAMID_STRIDES[-1], image_size[1] // PYRAMID_STRIDES[-1])
         self.freeze()
+
+    def _create_transformer(
+        self,
+        backbone: str,
+        pre_trained: bool,
+        weights: str | Path | None,
+        image_size: tuple[int, int],
+        backbone_args: Mapping[str, Any] | None,
+    ) -> None:
+        arguments = {"num_classes": 0, **(backbone_args or {})}
+        if describe_backbone(backbone, **arguments).pretrained_cfg["fixed_input_size"]:
+            arguments.setdefault("img_size", image_size)
+        reference = describe_backbone(backbone, **arguments)
+        shape = _map_shape(reference, backbone, image_size)
+        self.channels, self.grid = [shape[1]], tuple(shape[2:])
+        self.network = create_timm_model(backbone, pre_trained and weights is None, **arguments)
+        if weights is not None:
+            load_weights(self.network, weights, reference)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute the maps.
@@ -82,16 +97,32 @@ class PatchFeatures(Frozen):
         """
         with torch.no_grad():
             if self.is_transformer:
-                tokens = self.network.forward_features(images)[:, self.network.num_prefix_tokens :]
-                return [tokens.transpose(1, 2).unflatten(2, self.grid)]
+                return _last_map(self.network, images)
             maps = self.network(images)
             return [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
 
 
-def _create_transformer(
-    backbone: str, pre_trained: bool, image_size: tuple[int, int], backbone_args: Mapping[str, Any] | None
-) -> VisionTransformer:
-    probe = timm.create_model(backbone, num_classes=0, depth=1)
-    check_divisible(image_size, probe.patch_embed.patch_size[0], backbone)
-    arguments = {"num_classes": 0, "img_size": image_size, **(backbone_args or {})}
-    return create_timm_model(backbone, pre_trained, **arguments)
+def _last_map(transformer: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Normed last tokens without prefix tokens as a map, shape ``(N, C, H / patch, W / patch)``, in a list."""
+    return transformer.forward_intermediates(images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)
+
+
+def _patch_size(model: nn.Module) -> int | None:
+    """Stride of a model whose blocks all have the same, in pixels; ``None`` for pyramids."""
+    info = getattr(model, "feature_info", ())
+    strides = {level["reduction"] for level in getattr(info, "info", info)}
+    return strides.pop() if len(strides) == 1 and hasattr(model, "forward_intermediates") else None
+
+
+def _map_shape(reference: nn.Module, backbone: str, image_size: tuple[int, int]) -> torch.Size:
+    try:
+        with torch.no_grad():
+            (feature_map,) = _last_map(reference, torch.empty(1, 3, *image_size, device="meta"))
+    except Exception as error:
+        msg = (
+            f"backbone '{backbone}' gives no map of its last patch tokens at image_size {tuple(image_size)} ({error}): "
+            "choose a vision transformer whose forward_intermediates does, e.g. 'vit_small_patch14_dinov2' or "
+            "'vit_small_patch16_dinov3', or a model with a feature pyramid, e.g. 'wide_resnet50_2'"
+        )
+        raise ValueError(msg) from error
+    return feature_map.shape

@@ -133,7 +133,7 @@ class GlcfModel(nn.Module):
         return self.anomaly_map_generator.errors(*([m.float() for m in group] for group in maps))
 
     def forward(self, images: torch.Tensor) -> GlcfMaps | InferenceBatch:
-        """Compute the networks' maps when training, the anomaly map and score otherwise.
+        """Compute the networks' maps when training, the anomaly map and score, without gradients, otherwise.
 
         Args:
             images: Normalised images, shape ``(N, 3, H, W)``.
@@ -142,10 +142,11 @@ class GlcfModel(nn.Module):
             Training: :class:`GlcfMaps`. Otherwise ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``pred_score`` of
             shape ``(N,)``.
         """
-        maps = self.maps(images)
         if self.training:
-            return maps
-        anomaly_map, score = self.anomaly_map_generator(self.errors(maps))
+            return self.maps(images)
+        # Here, because Anomalib's TorchInferencer leaves gradients on.
+        with torch.no_grad():
+            anomaly_map, score = self.anomaly_map_generator(self.errors(self.maps(images)))
         return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
 
 

@@ -52,7 +52,7 @@ def crop(maps: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     y = (top + (bottom - top) * ticks).unsqueeze(-1).expand(-1, -1, -1, size)
     x = (left + (right - left) * ticks).unsqueeze(-2).expand(-1, -1, size, -1)
     grid = (2 * torch.stack([x, y], dim=-1) - 1).flatten(1, 2)
-    crops = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    crops = _sample(maps, grid)
     return crops.unflatten(2, (slots, size)).transpose(1, 2)
 
 
@@ -93,5 +93,23 @@ def paste(crops: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> to
     inside = (grid > 0).all(dim=-1) & (grid < 1).all(dim=-1)
     # Far outside, coordinates could overflow in half precision.
     grid = (2 * grid - 1).clamp(-2, 2).flatten(0, 1)
-    pasted = F.grid_sample(crops.flatten(0, 1).unsqueeze(1), grid, padding_mode="border", align_corners=False)
+    pasted = _sample(crops.flatten(0, 1).unsqueeze(1), grid)
     return pasted.reshape(*crops.shape[:2], height, width) * inside
+
+
+def _sample(maps: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Sample maps bilinearly; beyond the centres of the outermost positions, their values.
+
+    That is ``padding_mode="border"``, which the MPS backend lacks.
+
+    Args:
+        maps: Shape ``(N, C, H, W)``.
+        grid: Coordinates ``(x, y)``, -1 and 1 at the borders, shape ``(N, h, w, 2)``.
+
+    Returns:
+        Shape ``(N, C, h, w)``.
+    """
+    height, width = maps.shape[2:]
+    x, y = grid.unbind(dim=-1)
+    x, y = x.clamp(1 / width - 1, 1 - 1 / width), y.clamp(1 / height - 1, 1 - 1 / height)
+    return F.grid_sample(maps, torch.stack([x, y], dim=-1), align_corners=False)

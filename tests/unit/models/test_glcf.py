@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder, InferenceBatch
+from anomalib.deploy import TorchInferencer
 from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from PIL import Image
 from torchvision.transforms.v2 import ColorJitter, Resize
@@ -265,6 +267,58 @@ def test_failed_download_is_an_error_not_random_weights(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(RuntimeError, match="could not get the pre-trained weights"):
         Glcf()
+
+
+def test_inference_records_no_gradient(small):
+    model = Glcf(**small, post_processor=False).eval()
+    result = model(torch.rand(2, 3, 80, 80))
+    assert not result.anomaly_map.requires_grad
+    assert not result.pred_score.requires_grad
+    assert result.anomaly_map.numpy().shape == (2, 1, 64, 96)
+
+
+def test_anomalibs_torch_inferencer_gives_results_without_gradients(tmp_path, folder, small, monkeypatch):
+    model, run = Glcf(**small), engine(tmp_path)
+    run.fit(model, datamodule=datamodule(folder))
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    file = run.export(model, "torch", export_root=tmp_path)
+    prediction = TorchInferencer(file, device="cpu").predict(folder / "good" / "0.png")
+    assert not prediction.anomaly_map.requires_grad
+    assert prediction.pred_score.numpy().shape == (1,)
+
+
+def test_training_after_inference_records_gradients(small):
+    model = Glcf(**small).model
+    model.eval()(torch.rand(1, 3, 64, 96))
+    maps = model.train()(torch.rand(1, 3, 64, 96))
+    assert all(m.requires_grad for m in (*maps.correspondence, *maps.local_estimate, *maps.global_estimate))
+
+
+@pytest.fixture
+def restored_determinism():
+    """Leave the settings of determinism as they were."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("restored_determinism")
+@pytest.mark.parametrize(
+    "arguments", [{}, {"backbone": "swin_tiny_patch4_window7_224", "decoder_depths": (1, 1, 1, 1)}], ids=str
+)
+def test_deterministic_training_gives_the_same_weights_and_scores_twice(tmp_path, folder, small, arguments):
+    weights, scores = [], []
+    for i in range(2):
+        seed_everything(0)
+        model, run = Glcf(**{**small, **arguments}), engine(tmp_path / str(i), deterministic=True)
+        run.fit(model, datamodule=datamodule(folder))
+        assert torch.are_deterministic_algorithms_enabled()
+        weights.append(model.state_dict())
+        predictions = run.predict(model, datamodule=datamodule(folder), ckpt_path=None)
+        scores.append(torch.cat([batch.pred_score for batch in predictions]))
+    # A threshold without masks is NaN.
+    torch.testing.assert_close(*weights, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(*scores)
 
 
 def test_noise_disturbs_training_inputs_only(small):

@@ -1,9 +1,13 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+import onnxruntime
+import openvino
+import pytest
 import torch
+from torch.nn import functional as F
 
-from anomalib_logic.models.sam_lad.frames import bounding_boxes, crop, crop_own, paste
+from anomalib_logic.models.sam_lad.frames import _sample, bounding_boxes, crop, crop_own, paste
 
 
 def masks_of(*corners):
@@ -39,3 +43,40 @@ def test_paste_undoes_crop_own():
     boxes = bounding_boxes(masks)
     values = masks * torch.rand(1, 2, 32, 48, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(paste(crop_own(values, boxes, 16), boxes, (32, 48)), values, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (7, 8), (24, 14), (64, 96)])
+def test_sampling_is_that_of_grid_sample_with_repeated_borders(size):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 3, *size, generator=generator)
+    grid = torch.rand(2, 50, 60, 2, generator=generator) * 3 - 1.5
+    expected = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(_sample(maps, grid), expected, atol=1e-6, rtol=0)
+
+
+class CropAndPaste(torch.nn.Module):
+    """Objects taken out of their frames and put back."""
+
+    def forward(self, masks):
+        boxes = bounding_boxes(masks)
+        return paste(crop_own(masks, boxes, 16), boxes, (32, 48))
+
+
+def test_exported_frames_give_the_same_maps(tmp_path):
+    masks = masks_of((4, 6, 20, 22), (0, 32, 16, 48)) * torch.rand(1, 2, 32, 48).clamp_min(0.6)
+    expected = CropAndPaste()(masks)
+    file = tmp_path / "frames.onnx"
+    torch.onnx.export(CropAndPaste(), (masks,), file, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(file)
+    (result,) = session.run(None, {session.get_inputs()[0].name: masks.numpy()})
+    torch.testing.assert_close(torch.from_numpy(result), expected, atol=1e-5, rtol=0)
+    compiled = openvino.compile_model(openvino.convert_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    torch.testing.assert_close(torch.from_numpy(compiled(masks.numpy())[0]), expected, atol=1e-5, rtol=0)
+
+
+def test_no_sampling_asks_for_border_padding(monkeypatch):
+    asked = []
+    sample = F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda *a, **kw: (asked.append(kw.get("padding_mode")), sample(*a, **kw))[1])
+    CropAndPaste()(masks_of((4, 6, 20, 22)))
+    assert asked == [None, None]
