@@ -17,8 +17,8 @@ class InUnitInterval:
 
     torchmetrics takes the sigmoid of scores outside [0, 1], batch by batch: of a batch with a score of 20 most others
     become 1, and those of the next batch may stay as they are. The map is ``1/2 + sign(x) / 2 * u / (1 + u)`` with
-    ``u = log(1 + |x|)``, in double precision, in which distinct scores of single precision stay distinct unless both are
-    below 1e-15 in size.
+    ``u = log(1 + |x|)``, in double precision, in which distinct scores of single precision stay distinct unless both
+    are below 1e-15 in size.
 
     Args:
         batch: Anomalib's batch.
