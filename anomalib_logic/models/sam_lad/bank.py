@@ -134,12 +134,15 @@ class Bank(DynamicBufferMixin):
         return Template(*(self.get(name, index) for name in Template._fields))
 
     @torch.no_grad()
-    def fill(self, templates: list[Template], coreset: float = 1.0) -> None:
+    def fill(self, templates: list[Template], coreset: float = 1.0) -> torch.Tensor:
         """Replace the content.
 
         Args:
             templates: Batches of normal images.
             coreset: Share of the images to keep, chosen by greedy k-center on the keys.
+
+        Returns:
+            Indices of the images that were kept, shape ``(len(bank),)``.
 
         Raises:
             ValueError: If there is no image.
@@ -148,12 +151,14 @@ class Bank(DynamicBufferMixin):
             msg = "the bank is empty: there was no normal training image; give the data module some"
             raise ValueError(msg)
         fields = [torch.cat(field) for field in zip(*templates, strict=True)]
+        chosen = torch.arange(len(fields[0]), device=fields[0].device)
         if coreset < 1.0 and len(fields[0]) > 1:
             chosen = greedy_k_center(fields[0].float(), max(1, int(coreset * len(fields[0])))).sort().values
             fields = [field[chosen] for field in fields]
         for name, field in zip(Template._fields, fields, strict=True):
             setattr(self, name, field.to(self._dtype(name)).contiguous())
         self._choose_patches()
+        return chosen
 
     def _choose_patches(self) -> None:
         """Keep a coreset of the coarse features, by greedy k-center as in PatchCore."""

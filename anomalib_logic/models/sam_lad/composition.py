@@ -5,15 +5,13 @@
 
 import numpy as np
 import torch
+from anomalib.models.components import DynamicBufferMixin
 from sklearn.covariance import LedoitWolf
-from torch import nn
 
 from .clustering import k_means, nearest_centroid, sample_features
 
-LEAVE_OUT = 200  # most normals that are left out in turn
 
-
-class Composition(nn.Module):
+class Composition(DynamicBufferMixin):
     """Histogram of nearest centroids of an image's features, and how unusual it is among those of the normals.
 
     Matching looks at objects one by one; rules are often about amounts ("two washers, two nuts"). Square roots of the
@@ -24,6 +22,9 @@ class Composition(nn.Module):
         channels: Channels of the features, C.
         words: Number of centroids of one clustering, M.
         clusterings: Number of clusterings, B.
+
+    Attributes:
+        histograms: Of the normals that the Gaussians were fitted to, shape ``(Z, B * M)``.
     """
 
     def __init__(self, channels: int, words: int = 48, clusterings: int = 4) -> None:
@@ -31,6 +32,7 @@ class Composition(nn.Module):
         self.register_buffer("centroids", torch.zeros(clusterings, words, channels))
         self.register_buffer("mean", torch.zeros(clusterings, words))
         self.register_buffer("precision", torch.zeros(clusterings, words, words))
+        self.register_buffer("histograms", torch.zeros(0, clusterings * words))
 
     @torch.no_grad()
     def fit(self, features: torch.Tensor, seed: int = 0) -> None:
@@ -69,24 +71,32 @@ class Composition(nn.Module):
         return torch.cat(shares, dim=1).sqrt()
 
     @torch.no_grad()
-    def fit_gaussian(self, histograms: torch.Tensor) -> torch.Tensor:
+    def fit_gaussian(self, histograms: torch.Tensor) -> None:
         """Fit the Gaussians.
 
         Args:
             histograms: Of the normals, shape ``(Z, B * M)``.
-
-        Returns:
-            Distances of normals (at most ``LEAVE_OUT``) to the Gaussians of all others.
         """
-        squared = []
+        self.histograms = histograms.clone()
         parts = histograms.unflatten(1, self.mean.shape).cpu().double().numpy()
         for i in range(parts.shape[1]):
-            values = parts[:, i]
-            gaussian = LedoitWolf().fit(values)
+            gaussian = LedoitWolf().fit(parts[:, i])
             self.mean[i] = torch.from_numpy(gaussian.location_)
             self.precision[i] = torch.from_numpy(gaussian.precision_)
-            squared.append(_left_out(values))
-        return torch.stack(squared).mean(dim=0).sqrt()
+
+    def without(self, normal: int) -> "Composition":
+        """Composition with the Gaussians of all other normals, for a normal that shall be judged as new images are.
+
+        Fewer than three normals are too few to leave one out: the Gaussians are those of all.
+
+        Args:
+            normal: Index in ``histograms``.
+        """
+        clusterings, words = self.mean.shape
+        others = Composition(0, words, clusterings).to(self.mean)
+        kept = np.delete(np.arange(len(self.histograms)), normal if len(self.histograms) > 2 else [])
+        others.fit_gaussian(self.histograms[torch.from_numpy(kept).to(self.histograms.device)])
+        return others
 
     def forward(self, histograms: torch.Tensor) -> torch.Tensor:
         """Root of the mean squared Mahalanobis distance over the clusterings, shape ``(N,)``.
@@ -117,12 +127,3 @@ class Composition(nn.Module):
         """Terms of the squared distances, which are their sums over the centroids, shape ``(N, B, M)``."""
         residual = histograms.unflatten(1, self.mean.shape) - self.mean
         return residual * (residual.unsqueeze(2) @ self.precision).squeeze(2)
-
-
-def _left_out(values: np.ndarray) -> torch.Tensor:
-    """Squared distances of some rows to the Gaussian of all others."""
-    rows = range(0, len(values), -(-len(values) // LEAVE_OUT))
-    if len(values) < 3:
-        return torch.zeros(len(rows))
-    others = (LedoitWolf().fit(np.delete(values, i, axis=0)) for i in rows)
-    return torch.tensor([float(other.mahalanobis(values[i : i + 1])[0]) for i, other in zip(rows, others, strict=True)])

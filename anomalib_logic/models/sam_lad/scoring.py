@@ -178,22 +178,18 @@ class Scoring(nn.Module):
         self.usual_amount.copy_(amounts.flatten(1).amax(dim=1).mean().clamp_min(1e-6))
 
     @torch.no_grad()
-    def calibrate_scores(self, scores: torch.Tensor, composition: torch.Tensor | None) -> None:
+    def calibrate_scores(self, scores: torch.Tensor) -> None:
         """Learn which image scores are usual.
 
         Args:
-            scores: Image scores of normals, shape ``(Z, 7)``.
-            composition: Distances of held-out normals' compositions, or ``None`` if there are none.
+            scores: Image scores of normals that were compared with the other normals, shape ``(Z, 7)``.
         """
         self.mean.copy_(scores.mean(dim=0))
         self.std.copy_(scores.std(dim=0))
         self.std[: len(MAPS)].clamp_min_(LEAST_DEVIATION)
         self.std[5].clamp_min_(LEAST_COUNT_DEVIATION)
-        enough = composition is not None and len(composition) > 2
-        self.mean[6] = composition.mean() if composition is not None else 0.0
-        self.std[6] = composition.std() if enough else 1.0
-        if enough:  # the normals' own amounts are those of images that the Gaussians know
-            self.usual_amount.mul_(composition.mean() / scores[:, 6].mean().clamp_min(1e-6))
+        if len(scores) < 3:  # the Gaussians of the composition are those of the same normals
+            self.std[6] = 1.0
         self.std.clamp_min_(1e-6)
 
     @torch.no_grad()

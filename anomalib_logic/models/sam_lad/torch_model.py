@@ -4,7 +4,7 @@
 """SAM-LAD: bank, objects, descriptors, matching and measurement joined (https://arxiv.org/abs/2406.00625)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,7 +212,7 @@ class SamLadModel(nn.Module):
 
         Args:
             query: Images to compare.
-            exclude: Index in the bank that must not be a reference, shape ``(N,)``: of the query itself.
+            exclude: Index in the bank of the query itself, shape ``(N,)``: it is compared with all other normals.
         """
         with full_precision(query.key.device):
             return self._compare(query, exclude)
@@ -236,12 +236,7 @@ class SamLadModel(nn.Module):
             objects=self._measure_objects(query, references, valid, matches, scene),
             scene=scene,
             **self._measure_coarse(query.coarse, exclude),
-            composition=self.composition(query.histogram) if self.composition else query.histogram.sum(dim=1),
-            amounts=(
-                self.composition.amounts(query.histogram, query.words)
-                if self.composition
-                else torch.zeros_like(query.scene[:, 0])
-            ),
+            **self._measure_composition(query, exclude),
         )
 
     def _measure_objects(
@@ -292,6 +287,18 @@ class SamLadModel(nn.Module):
         return {
             "place": F.avg_pool2d(alike, 3, stride=1, padding=1).amin(dim=1).sqrt(),
             "arrangement": F.avg_pool2d(squared, 5, stride=1, padding=2).amin(dim=1).sqrt(),
+        }
+
+    def _measure_composition(self, query: Template, exclude: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Distances of the images' compositions to those of all normals, or of all other normals."""
+        if self.composition is None:
+            return {"composition": query.histogram.sum(dim=1), "amounts": torch.zeros_like(query.scene[:, 0])}
+        gaussians = [self.composition] if exclude is None else [self.composition.without(int(i)) for i in exclude]
+        histograms = query.histogram.chunk(len(gaussians))
+        words = query.words.chunk(len(gaussians))
+        return {
+            "composition": torch.cat([g(h) for g, h in zip(gaussians, histograms, strict=True)]),
+            "amounts": torch.cat([g.amounts(h, w) for g, h, w in zip(gaussians, histograms, words, strict=True)]),
         }
 
     def _measure(self, features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -385,8 +392,12 @@ class SamLadModel(nn.Module):
     @torch.no_grad()
     def fit(self, templates: list[Template]) -> None:
         """Fill the bank and calibrate on it, each normal against the others."""
-        self.bank.fill(templates, self.coreset)
+        kept = self.bank.fill(templates, self.coreset)
         number = len(self.bank)
+        if self.composition is not None:
+            histograms = torch.cat([batch.histogram for batch in templates])
+            left = torch.ones(len(histograms), dtype=torch.bool, device=kept.device).index_fill(0, kept, False)
+            self.composition.fit_gaussian(torch.cat([histograms[kept], histograms[left]]))  # the bank's order first
         if number < self.k:
             logger.warning("the bank has %d images, fewer than k=%d: all of them are references", number, self.k)
         if number < 2:
@@ -399,10 +410,11 @@ class SamLadModel(nn.Module):
         self.matching.calibrate(
             *(self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid")), neighbors
         )
-        held_out = None
-        if self.composition is not None:
-            held_out = self.composition.fit_gaussian(torch.cat([t.histogram for t in templates]))
-        sample = everything[:: -(-number // CALIBRATION_IMAGES)]
+        self._calibrate_scoring()
+
+    def _calibrate_scoring(self) -> None:
+        """Learn what is usual, from normals that are compared with all others."""
+        sample = self._calibration_sample()
         parts = sample.split(CHUNK)
         # Templates are large and are read again: only the comparisons are kept.
         compared = [self.compare(self.bank.template(part), exclude=part) for part in parts]
@@ -410,9 +422,29 @@ class SamLadModel(nn.Module):
         self.scoring.calibrate_distances(compared, self.bank.get("valid", sample), inside)
         maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
         scores = [self.scoring.image_scores(m, c) for m, c in zip(maps, compared, strict=True)]
-        self.scoring.calibrate_scores(torch.cat(scores), held_out)
+        self.scoring.calibrate_scores(torch.cat(scores))
         self.scoring.calibrate_trust(compared, self._exchange(parts, compared))
         self.scoring.calibrate_map(torch.cat(maps))
+
+    def _calibration_sample(self) -> torch.Tensor:
+        """Indices of the normals that are compared with the others, at equal distances; none if there is no other."""
+        number = len(self.bank)
+        everything = torch.arange(number if number > 1 else 0, device=self.bank.key.device)
+        return everything[:: max(1, -(-number // CALIBRATION_IMAGES))]
+
+    @torch.no_grad()
+    def held_out_predictions(self) -> Iterator[InferenceBatch]:
+        """Predict normals of the bank as if they were new: each compared with all other normals.
+
+        Thresholds and limits can be measured on them. They are the normals that the scores were calibrated on, at most
+        ``CALIBRATION_IMAGES``. A bank of one image has none.
+
+        Yields:
+            One image each: ``pred_score`` of shape ``(1,)`` and ``anomaly_map`` of shape ``(1, 1, H, W)``.
+        """
+        for index in self._calibration_sample().unsqueeze(1):
+            query = self.bank.template(index)
+            yield self.score(query, self.compare(query, exclude=index))
 
     def _exchange(self, parts: Sequence[torch.Tensor], compared: list[Comparison]) -> list[Comparison]:
         """Compare some normals again after two windows of their features changed places; none without places."""

@@ -170,10 +170,48 @@ def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
     assert 0 < len(compared) <= 6
 
 
-def test_composition_leaves_out_at_most_so_many_normals(monkeypatch):
-    monkeypatch.setattr(composition, "LEAVE_OUT", 6)
-    held_out = composition.Composition(3, words=4).fit_gaussian(torch.rand(10, 16))
-    assert 0 < len(held_out) <= 6
+def test_composition_without_a_normal_is_that_of_all_others():
+    model, histograms = composition.Composition(3, words=4, clusterings=2), torch.rand(10, 8)
+    model.fit_gaussian(histograms)
+    others = composition.Composition(3, words=4, clusterings=2)
+    others.fit_gaussian(histograms[[0, 1, 2, 4, 5, 6, 7, 8, 9]])
+    assert torch.equal(model.without(3)(histograms), others(histograms))
+
+
+@torch.no_grad()
+def test_held_out_predictions_are_those_of_the_bank_compared_with_all_others(model):
+    predictions = list(model.held_out_predictions())
+    assert len(predictions) == len(model.bank)
+    for index, prediction in zip(torch.arange(10).split(1), predictions, strict=True):
+        query = model.bank.template(index)
+        compared = model.compare(query, exclude=index)
+        assert index not in compared.references
+        assert torch.equal(compared.composition, model.composition.without(int(index))(query.histogram))
+        assert torch.equal(prediction.pred_score, model.score(query, compared).pred_score)
+        assert prediction.anomaly_map.shape == (1, 1, 64, 96)
+
+
+@torch.no_grad()
+def test_held_out_prediction_finds_the_odd_one_among_the_normals():
+    images = drawn(0, [SQUARES] * 9 + [SQUARES[:2]])
+    model = filled(images)
+    scores = torch.cat([prediction.pred_score for prediction in model.held_out_predictions()])
+    assert scores.argmax() == 9
+    assert scores[9] > model(images[9:]).pred_score + 1
+
+
+@torch.no_grad()
+def test_composition_of_a_held_out_normal_is_its_own_with_a_coreset(normals):
+    model = filled(normals, coreset=0.5)
+    assert torch.equal(model.composition.histograms[:5].half(), model.bank.histogram.half())
+    assert len(model.composition.histograms) == 10
+
+
+@pytest.mark.parametrize(("number", "expected"), [(1, 0), (2, 2)])
+def test_bank_of_one_image_has_no_held_out_prediction(normals, number, expected):
+    scores = [prediction.pred_score for prediction in filled(normals[:number]).held_out_predictions()]
+    assert len(scores) == expected
+    assert all(score.abs() < 200 for score in scores)
 
 
 def test_composition_averages_the_squared_distances_of_its_clusterings():
