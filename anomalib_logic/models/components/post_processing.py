@@ -143,7 +143,8 @@ class CalibratedPostProcessor(PostProcessor):
         """Let the model predict its training images, and say what follows."""
         for prediction in getattr(pl_module, "fitted_predictions", tuple)():
             self._fitted.update(prediction.pred_score, prediction.anomaly_map)
-        if held_out + len(_computed(self._fitted).scores) == 0:
+        fitted = len(_computed(self._fitted).scores)
+        if held_out + fitted == 0:
             logger.warning(
                 "%s has no thresholds, so its labels and masks mean nothing: there was no normal image to measure them "
                 "on. Train or validate it with a data module that has normal validation images",
@@ -151,11 +152,11 @@ class CalibratedPostProcessor(PostProcessor):
             )
             return
         logger.warning(
-            "thresholds rest on %d normal images that %s was not fitted on, and on its training images, whose scores "
-            "may be lower than those of new ones: more false alarms than false_alarm_rate=%g are possible. Give the "
-            "data module at least %d normal validation images",
+            "thresholds rest on %d normal images that %s was not fitted on%s: more false alarms than "
+            "false_alarm_rate=%g are possible. Give the data module at least %d normal validation images",
             held_out,
             type(pl_module).__name__,
+            f", and on {fitted} training images, whose scores may be lower than those of new ones" if fitted else "",
             self.false_alarm_rate,
             ENOUGH,
         )

@@ -4,11 +4,11 @@
 """SAM-LAD as an Anomalib model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
-from anomalib.data import Batch
+from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.post_processing import PostProcessor
@@ -226,6 +226,14 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             pred_score=torch.cat([result.pred_score for result in results]),
             anomaly_map=torch.cat([result.anomaly_map for result in results]),
         )
+
+    def held_out_predictions(self) -> Iterator[InferenceBatch]:
+        """Predict images of the bank from all its other images, one at a time."""
+        return self.model.held_out_predictions()
+
+    def fitted_predictions(self) -> Iterator[InferenceBatch]:
+        """Predict nothing: an image of the bank that is compared with itself has no distance."""
+        return iter(())
 
     def explain(self, images: torch.Tensor) -> list[Explanation]:
         """Say which objects images have, which partners they were matched with, and what is missing.
