@@ -16,6 +16,8 @@ from anomalib_logic.export import VerifiedExport
 from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.metrics.loco_metric import LocoMetric
 
+from .pre_processing import check_exportable, engine_resize, make_exact
+
 
 class ModelDefaults(VerifiedExport):
     """Pre-processor, evaluator, learning type, loading and verified export; to inherit from before ``AnomalibModule``.
@@ -40,6 +42,26 @@ class ModelDefaults(VerifiedExport):
     def configure_evaluator() -> LocoEvaluator:
         """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
         return default_evaluator()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let any pre-processor compute the same in exported files as in the engine."""
+        if name == "pre_processor":
+            make_exact(value)
+        super().__setattr__(name, value)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the pre-processor, whose Anomalib's configuration has transforms for exports of its own."""
+        super().on_load_checkpoint(checkpoint)
+        make_exact(self.pre_processor)
+
+    @property
+    def engine_size(self) -> tuple[int, int] | None:
+        """Height and width to which the engine resizes an image before anything else, if it does."""
+        return engine_resize(self.pre_processor)
+
+    def check_exportable(self) -> None:
+        """Refuse pre-processing that a graph cannot compute as the engine does."""
+        check_exportable(self.pre_processor)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:
