@@ -28,7 +28,7 @@ ORIENTATION = 0x0112  # of EXIF
 
 
 class Model(NamedTuple):
-    """An opened model: how to run it, the height and width that it is fixed to, and those that the engine resizes to."""
+    """An opened model: how to run it, the height and width that it is fixed to, and those of the engine's resize."""
 
     run: Callable[[np.ndarray], dict[str, np.ndarray]]
     input_size: Size
@@ -93,8 +93,8 @@ def read(path: Path, model: Model) -> np.ndarray:
     if model.input_size not in (None, size):
         if model.input_size != model.image_size:
             msg = (
-                f"the image has {size[0]} x {size[1]} pixels, and the model takes {model.input_size} only, which is not "
-                f"its own size ({model.image_size or 'unknown'}): export it without an input size, or with its own"
+                f"the image has {size[0]} x {size[1]} pixels, and the model takes {model.input_size} only, which is "
+                f"not its own size ({model.image_size or 'unknown'}): export it without an input size, or with its own"
             )
             raise ValueError(msg)
         pixels = resize(pixels, model.input_size)

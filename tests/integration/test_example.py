@@ -40,7 +40,7 @@ def infer(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return Glcf.load_from_checkpoint(trained / "results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt")
+    return Glcf.load_from_checkpoint(trained / "model.ckpt")
 
 
 @pytest.fixture
