@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from anomalib.data.utils import read_image
 from PIL import Image
 
 from .images import NamedImage, Size, as_batch
@@ -23,9 +24,8 @@ def read(path: str | Path) -> NamedImage:
     """
     with Image.open(path) as image:
         check_readable(image, path)
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     path = Path(path)
-    return NamedImage(f"{path.parent.name}/{path.name}", torch.from_numpy(pixels.transpose(2, 0, 1) / 255))
+    return NamedImage(f"{path.parent.name}/{path.name}", read_image(path, as_tensor=True).as_subclass(torch.Tensor))
 
 
 def check_readable(image: Image.Image, path: str | Path) -> None:

@@ -70,7 +70,7 @@ def spread(datasets: list[AnomalibDataset], number: int) -> Iterator[NamedImage]
         path, label = Path(sample.image_path), sample.get("label_index")
         yield NamedImage(
             f"{path.parent.name}/{path.name}",
-            torch.as_tensor(read_image(path, as_tensor=True)),
+            read_image(path, as_tensor=True).as_subclass(torch.Tensor),
             None if label is None else bool(label),
         )
 

@@ -250,7 +250,7 @@ def image_sizes(own: tuple[int, int]) -> list[tuple[int, int]]:
 
 def rows_of(name: str, arguments: dict[str, object], own: tuple[int, int]) -> list[str]:
     """Rows of the table for one model."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         subject = train(name, arguments, Path(folder), own)
         subject.folder.mkdir()
         files = write_images(Path(folder) / "images", image_sizes(own))
