@@ -4,10 +4,11 @@
 """Exported models: running them, checking them against the model they come from, and quantising them."""
 
 from .mixin import VerifiedExport
-from .runners import OnnxRunner, OpenVINORunner, Runner, TorchRunner, open_exported
+from .runners import EngineRunner, OnnxRunner, OpenVINORunner, Runner, TorchRunner, open_exported
 from .verification import ExportVerificationError, Tolerance, verify
 
 __all__ = [
+    "EngineRunner",
     "ExportVerificationError",
     "OnnxRunner",
     "OpenVINORunner",

@@ -3,19 +3,22 @@
 
 """Images to verify, calibrate and evaluate exported models with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.utils import read_image
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import resize
 
 NUMBER = 3  # images that a file is verified with
 LONGEST_SIDE = 512  # pixels, of images that travel in checkpoints
-GENERATED_SIZE = 256  # height and width in pixels
+GENERATED_SIZE = (256, 256)  # where the model's own is not known
+
+Size = tuple[int, int]
 
 
 class NamedImage(NamedTuple):
@@ -30,6 +33,11 @@ class NamedImage(NamedTuple):
     name: str
     image: torch.Tensor
     anomalous: bool | None = None
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        return tuple(self.image.shape[1:])
 
 
 def splits_of(datamodule: AnomalibDataModule, *names: str) -> list[AnomalibDataset]:
@@ -47,7 +55,9 @@ def splits_of(datamodule: AnomalibDataModule, *names: str) -> list[AnomalibDatas
 
 
 def spread(datasets: list[AnomalibDataset], number: int) -> Iterator[NamedImage]:
-    """Images at equal distances over data sets, or all where there are fewer.
+    """Images at equal distances over data sets, or all where there are fewer, as their files have them.
+
+    Data sets resize what they give to the model's size; exported files see images at their own.
 
     Args:
         datasets: Data sets, seen as one.
@@ -56,10 +66,13 @@ def spread(datasets: list[AnomalibDataset], number: int) -> Iterator[NamedImage]
     places = [(dataset, i) for dataset in datasets for i in range(len(dataset))]
     for place in np.linspace(0, len(places) - 1, min(number, len(places))).round().astype(int):
         dataset, i = places[place]
-        item = dataset[i]
-        path = Path(item.image_path or f"image/{i}")
-        label = None if item.gt_label is None else bool(item.gt_label)
-        yield NamedImage(f"{path.parent.name}/{path.name}", torch.as_tensor(item.image).float(), label)
+        sample = dataset.samples.iloc[i]
+        path, label = Path(sample.image_path), sample.get("label_index")
+        yield NamedImage(
+            f"{path.parent.name}/{path.name}",
+            read_image(path, as_tensor=True).as_subclass(torch.Tensor),
+            None if label is None else bool(label),
+        )
 
 
 def from_datamodule(datamodule: AnomalibDataModule, number: int = NUMBER) -> list[NamedImage]:
@@ -79,11 +92,10 @@ def from_datamodule(datamodule: AnomalibDataModule, number: int = NUMBER) -> lis
 def to_bytes(images: list[NamedImage]) -> dict[str, torch.Tensor]:
     """Images to keep in a checkpoint: bytes of at most ``LONGEST_SIDE`` pixels, by name."""
     kept = {}
-    for name, image, _ in images:
-        scale = min(1.0, LONGEST_SIDE / max(image.shape[1:]))
-        size = [max(1, round(side * scale)) for side in image.shape[1:]]
-        small = image if scale == 1 else resize(image, size, antialias=True)
-        kept[name] = (small.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    for image in images:
+        scale = min(1.0, LONGEST_SIDE / max(image.size))
+        small = _resized(image, tuple(max(1, round(side * scale)) for side in image.size))
+        kept[image.name] = (small.image.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return kept
 
 
@@ -92,23 +104,67 @@ def from_bytes(kept: dict[str, torch.Tensor]) -> list[NamedImage]:
     return [NamedImage(name, image.float() / 255) for name, image in kept.items()]
 
 
-def generate(number: int = NUMBER, size: tuple[int, int] | None = None) -> list[NamedImage]:
-    """Make images without any data: coarse and fine random structure, always the same.
+def generate(sizes: Sequence[Size]) -> list[NamedImage]:
+    """Make images without any data, always the same: coarse structure, squares of 4 pixels and noise of 1 pixel.
+
+    Fine texture is what images differ in that were resized in different ways.
 
     Args:
-        number: How many.
-        size: Height and width in pixels.
+        sizes: Height and width of each image in pixels.
+
+    Returns:
+        Images whose values are multiples of 1 / 255, as those of files are.
     """
     generator = torch.Generator().manual_seed(0)
-    size = size or (GENERATED_SIZE, GENERATED_SIZE)
-    layers = [
-        weight * F.interpolate(torch.rand(number, 3, side, side, generator=generator), size, mode="bicubic")
-        for side, weight in ((4, 0.5), (16, 0.3), (64, 0.2))
-    ]
-    return [NamedImage(f"generated/{i}", image) for i, image in enumerate(torch.stack(layers).sum(dim=0).clamp(0, 1))]
+    images = []
+    for i, (height, width) in enumerate(sizes):
+        texture = torch.zeros(1, 3, height, width)
+        for rows, columns, mode, weight in (
+            (4, 4, "bicubic", 0.4),
+            (-(-height // 4), -(-width // 4), "nearest", 0.3),
+            (height, width, "nearest", 0.3),
+        ):
+            layer = torch.rand(1, 3, rows, columns, generator=generator)
+            texture += weight * F.interpolate(layer, (height, width), mode=mode)
+        images.append(NamedImage(f"generated/{i}", (texture[0].clamp(0, 1) * 255).round() / 255))
+    return images
 
 
-def as_batch(images: list[NamedImage], size: tuple[int, int] | None = None) -> np.ndarray:
+def sizes_around(size: Size | None) -> list[Size]:
+    """Sizes of images to generate: three of a model's own size, one smaller, one of 3 to 4 times the size.
+
+    Args:
+        size: The model's own height and width in pixels.
+    """
+    height, width = size or GENERATED_SIZE
+    return [(height, width)] * 3 + [(height * 3 // 5, width * 3 // 4), (height * 3 + 1, width * 4)]
+
+
+def batches_of(images: Sequence[NamedImage], number: int) -> list[list[NamedImage]]:
+    """Batches of images of equal size.
+
+    Args:
+        images: Images.
+        number: Images in a batch. Where no size has so many, mirrored copies are added to the images of the first size.
+
+    Returns:
+        All full batches.
+    """
+    groups: dict[Size, list[NamedImage]] = {}
+    for image in images:
+        groups.setdefault(image.size, []).append(image)
+    if all(len(group) < number for group in groups.values()):
+        first = next(iter(groups.values()))
+        first += [_mirrored(first[i % len(first)], i // len(first)) for i in range(number - len(first))]
+    return [group[i : i + number] for group in groups.values() for i in range(0, len(group) - number + 1, number)]
+
+
+def _mirrored(image: NamedImage, kind: int) -> NamedImage:
+    axes = ((2,), (1,), (1, 2))[kind % 3]
+    return image._replace(name=f"{image.name}, mirrored", image=image.image.flip(axes))
+
+
+def as_batch(images: Sequence[NamedImage], size: Size | None = None) -> np.ndarray:
     """Stack images.
 
     Args:
@@ -118,6 +174,12 @@ def as_batch(images: list[NamedImage], size: tuple[int, int] | None = None) -> n
     Returns:
         Single precision, shape ``(N, 3, H, W)``.
     """
-    size = list(size or images[0].image.shape[1:])
-    resized = [i.image if list(i.image.shape[1:]) == size else resize(i.image, size, antialias=True) for i in images]
-    return torch.stack(resized).clamp(0, 1).contiguous().numpy()
+    size = size or images[0].size
+    return torch.stack([_resized(image, size).image for image in images]).clamp(0, 1).contiguous().numpy()
+
+
+def _resized(image: NamedImage, size: Size) -> NamedImage:
+    """Resize as the engine does, unless the image has the size."""
+    if image.size == tuple(size):
+        return image
+    return image._replace(image=resize(image.image, list(size), antialias=True))

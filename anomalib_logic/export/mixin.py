@@ -14,16 +14,18 @@ from anomalib.deploy import CompressionType
 from lightning_utilities.core.imports import module_available
 from torchmetrics import Metric
 
-from .images import NamedImage, from_bytes, from_datamodule, generate, to_bytes
+from .images import NamedImage, Size, from_bytes, from_datamodule, generate, sizes_around, to_bytes
 from .logs import quiet
+from .metadata import write_image_size
 from .node_names import name_nodes_by_module
 from .quantization import check_datamodule, compress_weights, quantize
-from .runners import Runner, TorchRunner, open_exported
+from .runners import EngineRunner, Runner, open_exported
 from .verification import FULL_PRECISION, ExportVerificationError, file_size, image_auroc, verify
 
 logger = logging.getLogger(__name__)
 
 SWITCH = "ANOMALIB_LOGIC_VERIFY_EXPORT"
+KEEP_IMAGES = "ANOMALIB_LOGIC_KEEP_IMAGES"
 STORED = "verification_images"  # in checkpoints
 OPSET = 18  # the lowest that torch's exporter writes without converting
 QUANTIZED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
@@ -31,26 +33,47 @@ RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
 class VerifiedExport:
-    """Verify each export on a few real images; to inherit from before ``AnomalibModule``.
+    """Verify each export on a few images; to inherit from before ``AnomalibModule``.
 
-    Images are those of the data module that is given, or of the one that the model was trained with in this process, or
-    those that the checkpoint keeps of its validation images; else generated ones. ``verify=False`` or the environment
-    variable ``ANOMALIB_LOGIC_VERIFY_EXPORT=0`` switches verification off.
+    Each image goes through Anomalib's engine (the pre-processor's transform, the model, the post-processor), and at its
+    own size through the exported file alone. Images are the files of the data module that is given, or of the one that
+    the model was trained with in this process; else those that the checkpoint keeps; else generated ones of several
+    sizes. ``verify=False`` or the environment variable ``ANOMALIB_LOGIC_VERIFY_EXPORT=0`` switches verification off.
+
+    A checkpoint keeps images only if the environment variable ``ANOMALIB_LOGIC_KEEP_IMAGES`` says how many, made small.
     """
 
     _verification_images: dict[str, torch.Tensor] = {}
 
+    @property
+    def engine_size(self) -> Size | None:
+        """Height and width to which the engine resizes an image before anything else, if it does."""
+        return None
+
+    def check_exportable(self) -> None:
+        """Refuse what a graph cannot compute as the engine does; for subclasses."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep a few images to verify exports with."""
+        """Keep a few images to verify exports with, if that is asked for."""
         super().on_save_checkpoint(checkpoint)
-        if (datamodule := self._own_datamodule()) is not None:
-            self._verification_images = to_bytes(from_datamodule(datamodule))
+        number, datamodule = _images_to_keep(), self._own_datamodule()
+        if number == 0:
+            return
+        try:
+            if datamodule is not None:
+                self._verification_images = to_bytes(from_datamodule(datamodule, number))
+        except Exception:  # whatever is wrong with an image: the training is worth more than its verification
+            logger.warning("the checkpoint keeps no images: they could not be read", exc_info=True)
         checkpoint[STORED] = self._verification_images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the images to verify exports with."""
         super().on_load_checkpoint(checkpoint)
         self._verification_images = checkpoint.get(STORED, {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and exported ``.pt`` files have of the model: everything but images."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_verification_images"}
 
     def to_torch(
         self,
@@ -96,10 +119,13 @@ class VerifiedExport:
 
         Raises:
             ExportVerificationError: If the file's predictions are others.
+            ValueError: If a graph cannot compute the pre-processing.
         """
+        self.check_exportable()
         with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
             path = super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
         name_nodes_by_module(path)
+        write_image_size(path, self.engine_size)
         self._report(path, verify, datamodule, input_size)
         return path
 
@@ -135,7 +161,7 @@ class VerifiedExport:
 
         Raises:
             ExportVerificationError: If the file's predictions are others.
-            ValueError: If quantisation lacks images.
+            ValueError: If quantisation lacks images, or a graph cannot compute the pre-processing.
         """
         onnx_kwargs = dict(onnx_kwargs or {})
         if compression_type in QUANTIZED:
@@ -188,62 +214,91 @@ class VerifiedExport:
                 path,
             )
 
-    def _images_to_verify_with(
-        self, datamodule: AnomalibDataModule | None, input_size: tuple[int, int] | None
-    ) -> list[NamedImage]:
+    def _images_to_verify_with(self, datamodule: AnomalibDataModule | None, size: Size | None) -> list[NamedImage]:
         datamodule = datamodule or self._own_datamodule()
         if datamodule is not None:
             return from_datamodule(datamodule)
         if self._verification_images:
             return from_bytes(self._verification_images)
-        print("verifying with generated images: neither a data module nor the checkpoint has real ones")
-        return generate(size=input_size)
+        logger.info("verifying with generated images: neither a data module nor the checkpoint has real ones")
+        return generate(sizes_around(self.engine_size) if size is None else [size] * 3)
+
+    def _verified_size(self, input_size: Size | None) -> Size | None:
+        """The only size of images that a file takes, or that a model takes which does not resize them."""
+        own = self.hparams.get("image_size")
+        return input_size or (tuple(own) if own is not None and self.input_size is None else None)
 
     def _report(
         self,
         path: Path,
         verify_file: bool | None,
         datamodule: AnomalibDataModule | None,
-        input_size: tuple[int, int] | None = None,
+        input_size: Size | None = None,
         compression_type: CompressionType | None = None,
     ) -> None:
-        """Print the file's size and how it differs from the model; raise if that is too much.
+        """Log the file's size and how it differs from the model; raise if that is too much.
 
         ``verify_file``: ``None`` is for a file on the way to another one, of which nothing is said.
         """
         if verify_file is None:
             return
         self._warn_without_limits(path)
-        print(f"{path}: {file_size(path) / 1e6:.1f} MB")
+        logger.info("%s: %.1f MB", path, file_size(path) / 1e6)
         if not verify_file or os.environ.get(SWITCH, "1").lower() in ("0", "false", "no"):
             return
         runtime = RUNTIMES.get(path.suffix)
         if runtime is not None and not module_available(runtime):
             logger.warning("%s was not verified: pip install %s, or set %s=0", path, runtime, SWITCH)
             return
-        images = self._images_to_verify_with(datamodule, input_size)
-        reference, exported = TorchRunner(self), _open(path)
+        size = self._verified_size(input_size)
+        images = self._images_to_verify_with(datamodule, size)
+        reference, exported = EngineRunner(self), _open(path)
+        self._verify(path, reference, exported, images, size, compression_type)
+        if compression_type is not None and datamodule is not None:
+            result = image_auroc([reference, exported], datamodule, size)
+            if result is not None:
+                (before, after), number = result
+                logger.info(
+                    "image AUROC on %d test images: %.4f in the engine, %.4f in the file", number, before, after
+                )
+
+    @staticmethod
+    def _verify(
+        path: Path,
+        reference: Runner,
+        exported: Runner,
+        images: list[NamedImage],
+        size: Size | None,
+        compression_type: CompressionType | None,
+    ) -> None:
+        """Compare a file with the engine and log the differences, see :func:`.verification.verify`."""
+        if size is not None and any(image.size != size for image in images):
+            logger.info("the images are resized to %d x %d, which is all that the file takes, before both", *size)
         try:
-            tolerance = FULL_PRECISION if compression_type is None else None
-            rows = verify(reference, exported, images, tolerance, size=input_size)
+            rows = verify(reference, exported, images, FULL_PRECISION if compression_type is None else None, size=size)
         except ExportVerificationError as error:
             msg = (
-                f"{path} in {exported.device} does not predict what the model predicts: {error}. The file stays where "
+                f"{path} in {exported.device} does not predict what the engine predicts: {error}. The file stays where "
                 f"it is; do not use it before you know why. {SWITCH}=0 switches this check off"
             )
             raise ExportVerificationError(msg) from error
         for row in rows:
-            print(
-                f"  {exported.device}, batch {row.batch}: largest difference from torch {row.score:.1e} of the score, "
-                f"{row.anomaly_map:.1e} of the map's range"
+            logger.info(
+                "%s, batch %d: largest difference from the engine %.1e of the score, %.1e of the map's range",
+                exported.device,
+                *row[:3],
             )
         if all(row.clamped for row in rows):
-            print("  the score of every image is 0 or 1, its limits: small differences of scores would not show")
-        if compression_type is not None and datamodule is not None:
-            result = image_auroc([reference, exported], datamodule, input_size)
-            if result is not None:
-                (before, after), number = result
-                print(f"  image AUROC on {number} test images: {before:.4f} in torch, {after:.4f} in the file")
+            logger.info("the score of every image is 0 or 1, its limits: small differences of scores would not show")
+
+
+def _images_to_keep() -> int:
+    """How many images a checkpoint keeps, by the user's environment."""
+    text = os.environ.get(KEEP_IMAGES, "0")
+    if not text.isdecimal():
+        logger.warning("%s must be a number of images, such as 3, got '%s': checkpoints keep none", KEEP_IMAGES, text)
+        return 0
+    return int(text)
 
 
 def _open(path: Path) -> Runner:

@@ -3,6 +3,7 @@
 
 """Quantisation to int8 by NNCF, calibrated with a data module."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,8 +15,11 @@ from torchmetrics import Metric
 
 from .images import as_batch, splits_of, spread
 from .logs import quiet
+from .metadata import openvino_input_size
 from .node_names import module_of
 from .verification import EVALUATED_IMAGES
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 300  # NNCF's default
 NO_OPERATION = ("Constant", "Parameter", "Result", "ShapeOf", "Convert")
@@ -44,19 +48,21 @@ def quantize(
         The quantised model.
 
     Raises:
-        ValueError: If there is no data module, or it lacks the images.
+        ValueError: If there is no data module, it lacks the images, or no layer is found in the graph.
     """
     import nncf
 
     check_datamodule(datamodule)
-    size = _input_size(model)
+    size = openvino_input_size(model)
     images = spread(splits_of(datamodule, "val") + splits_of(datamodule, "train"), CALIBRATION_IMAGES)
     calibration = [as_batch([image], size) for image in images]
     if not calibration:
         msg = f"the data module {type(datamodule).__name__} has no validation or training images to calibrate with"
         raise ValueError(msg)
     quantized, kept = layers_to_quantize(model, module)
-    print(f"int8: {len(quantized)} convolutions and linear layers; in floating point: {len(kept)} other operations")
+    logger.info(
+        "int8: %d convolutions and linear layers; in floating point: %d other operations", len(quantized), len(kept)
+    )
     arguments = {
         "calibration_dataset": nncf.Dataset(calibration),
         "ignored_scope": nncf.IgnoredScope(names=kept, validate=False),
@@ -83,6 +89,9 @@ def compress_weights(model: Any, module: nn.Module) -> Any:
 
     Returns:
         The model with compressed weights, which are decompressed to compute with.
+
+    Raises:
+        ValueError: If no layer is found in the graph.
     """
     import nncf
 
@@ -108,6 +117,9 @@ def layers_to_quantize(model: Any, module: nn.Module) -> tuple[list[str], list[s
     Args:
         model: Model of OpenVINO.
         module: The torch model that it comes from.
+
+    Raises:
+        ValueError: If no operation computes in int8.
     """
     modules = dict(module.named_modules())
     quantized, kept = [], []
@@ -119,12 +131,14 @@ def layers_to_quantize(model: Any, module: nn.Module) -> tuple[list[str], list[s
         convolution = "Convolution" in kind and source is not None and any(True for _ in source.parameters())
         linear = kind == "MatMul" and isinstance(source, nn.Linear)
         (quantized if convolution or linear else kept).append(name)
+    if not quantized:
+        msg = (
+            f"there is nothing to quantise: none of the graph's {len(kept)} operations is a convolution or a linear "
+            f"layer of {type(module).__name__}. They are found by names that begin with the torch module's, which this "
+            "package's export writes"
+        )
+        raise ValueError(msg)
     return quantized, kept
-
-
-def _input_size(model: Any) -> tuple[int, int] | None:
-    height, width = list(model.input(0).partial_shape)[2:]
-    return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
 
 
 def _labelled_batches(datamodule: AnomalibDataModule, size: tuple[int, int] | None) -> list[ImageBatch]:

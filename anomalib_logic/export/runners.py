@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from anomalib.data import ImageBatch
 from torch import nn
+
+from .files import fit, read
+from .images import Size
+from .metadata import onnx_image_size, onnx_input_size, openvino_image_size, openvino_input_size
 
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
 
@@ -19,9 +24,13 @@ class Runner(ABC):
 
     Attributes:
         device: Where it really runs, in the words of its runtime.
+        input_size: Height and width in pixels that it is fixed to; ``None`` if it takes images of any size.
+        image_size: Height and width to which the engine resizes images, where an exported file says it.
     """
 
     device: str
+    input_size: Size | None = None
+    image_size: Size | None = None
 
     @abstractmethod
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -34,6 +43,46 @@ class Runner(ABC):
             What the model has of ``pred_score`` and ``pred_label`` of shape ``(N,)``, ``anomaly_map`` and ``pred_mask``
             of shape ``(N, 1, H, W)``.
         """
+
+    def predict(self, path: str | Path) -> dict[str, np.ndarray]:
+        """Predict an image file, as Anomalib's engine does.
+
+        Args:
+            path: The image file.
+
+        Returns:
+            As for a batch of one image.
+
+        Raises:
+            ValueError: If Anomalib would read another image than the file's, or the exported file is fixed to another
+                size than the image's and the model's.
+        """
+        return self(fit(read(path), self.input_size, self.image_size))
+
+
+class EngineRunner(Runner):
+    """A model as Anomalib's engine runs it in ``predict``: with the hooks of its pre-processor and post-processor.
+
+    Args:
+        model: Anomalib model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval()
+        self._device = _device_of(model)
+        self.device = str(self._device)
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See :meth:`Runner.__call__`."""
+        batch = ImageBatch(image=torch.from_numpy(images).to(self._device))
+        if self.model.pre_processor is not None:
+            self.model.pre_processor.on_predict_batch_start(None, self.model, batch, 0)
+        batch = self.model.predict_step(batch, 0)
+        if self.model.post_processor is not None:
+            self.model.post_processor.on_predict_batch_end(None, self.model, batch, batch, 0)
+        found = {name: getattr(batch, name) for name in OUTPUTS}
+        return _in_shape({name: value.cpu().numpy() for name, value in found.items() if value is not None})
 
 
 class TorchRunner(Runner):
@@ -53,7 +102,7 @@ class TorchRunner(Runner):
         if device is not None:
             model = model.to(_torch_device(device))
         self.model = model.eval()
-        self._device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+        self._device = _device_of(model)
         self.device = str(self._device)
 
     @torch.inference_mode()
@@ -91,6 +140,8 @@ class OnnxRunner(Runner):
         if self.device != provider:
             msg = f"'{provider}' could not start on this machine (ONNX Runtime took '{self.device}'): check its driver"
             raise ValueError(msg)
+        self.image_size = onnx_image_size(self.session)
+        self.input_size = onnx_input_size(self.session)
         self._input = self.session.get_inputs()[0].name
         self._names = [output.name for output in self.session.get_outputs()]
 
@@ -125,7 +176,10 @@ class OpenVINORunner(Runner):
         core = openvino.Core()
         check_openvino_device(device, core.available_devices)
         hints = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
-        self.compiled = core.compile_model(str(path), device, {**hints, **(config or {})})
+        model = core.read_model(str(path))
+        self.image_size = openvino_image_size(model)
+        self.input_size = openvino_input_size(model)
+        self.compiled = core.compile_model(model, device, {**hints, **(config or {})})
         used = self.compiled.get_property("EXECUTION_DEVICES")
         self.device = ",".join(used) if isinstance(used, list) else str(used)
         self._names = [output.any_name for output in self.compiled.outputs]
@@ -184,6 +238,10 @@ def check_openvino_device(device: str, available: list[str]) -> None:
             f"{', '.join(available) or 'none'}. GPU and NPU need Intel hardware with its driver"
         )
         raise ValueError(msg)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
 
 
 def _torch_device(device: str) -> torch.device:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether an exported file predicts what the model it comes from predicts."""
+"""Whether an exported file predicts what Anomalib's engine predicts with the model it comes from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from anomalib.data import AnomalibDataModule
 
 from anomalib_logic.metrics.functional import auroc
 
-from .images import NamedImage, as_batch, splits_of, spread
+from .images import NamedImage, Size, as_batch, batches_of, splits_of, spread
 from .runners import Runner
 
 SCORE_FLOOR = 0.1  # of the largest score: smaller scores are measured by this one
@@ -125,17 +125,17 @@ def verify(
     images: Sequence[NamedImage],
     tolerance: Tolerance | None = FULL_PRECISION,
     batches: Sequence[int] = (1, 3),
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
 ) -> list[Row]:
-    """Run images through a model and its exported file, alone and in batches.
+    """Run images through a model and its exported file, alone and in batches of images of equal size.
 
     Args:
         reference: The model.
         exported: The exported file.
-        images: Images.
+        images: Images at their own sizes.
         tolerance: Largest differences; ``None`` to measure only.
-        batches: Numbers of images in a batch.
-        size: Height and width that the images are resized to; the first image's by default.
+        batches: Numbers of images in a batch; see :func:`.images.batches_of`.
+        size: Height and width that the images are resized to before both; their own by default.
 
     Returns:
         Largest differences for each number of images in a batch.
@@ -144,24 +144,34 @@ def verify(
         ExportVerificationError: If the file cannot be run with a batch, or differs by more than the tolerance; the
             message names the image that differs most.
     """
-    array = as_batch(list(images), size)
+    if size is not None:
+        images = [image._replace(image=torch.from_numpy(as_batch([image], size)[0])) for image in images]
     rows = []
-    for batch in sorted({min(batch, len(array)) for batch in batches}):
-        parts = [slice(i, i + batch) for i in range(0, len(array) - batch + 1, batch)]
-        covered = images[: parts[-1].stop]
-        expected = _joined([reference(array[part]) for part in parts])
+    for batch in sorted(set(batches)):
+        parts = batches_of(images, batch)
+        expected = _joined([reference(as_batch(part)) for part in parts])
+        found = _joined([_run(exported, part) for part in parts])
+        names = [image.name for part in parts for image in part]
         try:
-            found = _joined([exported(array[part]) for part in parts])
             differences = measure(expected, found)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            msg = f"a batch of {batch} image(s) of shape {array.shape[1:]} cannot be compared: {reason}"
-            raise ExportVerificationError(msg) from error
+        except ValueError as error:
+            raise ExportVerificationError(str(error)) from error
         if tolerance is not None:
-            _check(differences, expected, found, [image.name for image in covered], tolerance, batch)
+            _check(differences, expected, found, names, tolerance, batch)
         clamped = bool(np.isin(expected.get("pred_score", np.array([0.5])), (0, 1)).all())
         rows.append(Row(batch, float(differences.score.max()), float(differences.anomaly_map.max()), clamped))
     return rows
+
+
+def _run(exported: Runner, part: list[NamedImage]) -> dict[str, np.ndarray]:
+    """Run the exported file; any error of its runtime means that it does not predict what the model predicts."""
+    array = as_batch(part)
+    try:
+        return exported(array)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        msg = f"a batch of {len(part)} image(s) of shape {array.shape[1:]} cannot be compared: {reason}"
+        raise ExportVerificationError(msg) from error
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -199,7 +209,7 @@ def _check(
 
 
 def image_auroc(
-    runners: Sequence[Runner], datamodule: AnomalibDataModule, size: tuple[int, int] | None = None
+    runners: Sequence[Runner], datamodule: AnomalibDataModule, size: Size | None = None
 ) -> tuple[list[float], int] | None:
     """Image AUROC of models on test images of a data module, one image at a time.
 

@@ -1,8 +1,6 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
@@ -83,7 +81,7 @@ def loco(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(loco, tmp_path_factory) -> Path:
-    """Working folder of a real ``anomalib train --model anomalib_logic.Glcf --data MVTecLoco``."""
+    """Working folder of a real ``anomalib train --model anomalib_logic.Glcf --data MVTecLoco``, with ``model.ckpt``."""
     folder = tmp_path_factory.mktemp("trained")
     output = anomalib(
         "train",
@@ -99,13 +97,15 @@ def trained(loco, tmp_path_factory) -> Path:
         cwd=folder,
     )
     (folder / "output.txt").write_text(output.stdout + output.stderr)
+    (checkpoint,) = folder.glob("results/Glcf/MVTecLoco/squares/v0/weights/lightning/model.ckpt")
+    shutil.copy(checkpoint, folder / "model.ckpt")  # later runs move `latest`
     return folder
 
 
 @pytest.fixture
 def checkpoint(trained) -> Path:
     """The checkpoint of the ``trained`` run."""
-    return trained / "results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt"
+    return trained / "model.ckpt"
 
 
 @pytest.fixture(scope="session")
@@ -116,12 +116,10 @@ def exports(trained, tmp_path_factory) -> Path:
     from anomalib.cli.cli import AnomalibCLI
 
     root = tmp_path_factory.mktemp("exports")
-    model = ["--model=anomalib_logic.Glcf", *SMALL_MODEL, f"--export_root={root}"]
-    model += [f"--ckpt_path={trained}/results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt"]
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        AnomalibCLI(["export", *model, "--export_type=onnx", "--input_size=[48,80]"])
-        AnomalibCLI(["export", *model, "--export_type=openvino"])
-    (root / "output.txt").write_text(output.getvalue())
+    model = ["--model=anomalib_logic.Glcf", *SMALL_MODEL, f"--export_root={root}", f"--ckpt_path={trained}/model.ckpt"]
+    output = anomalib("export", *model, "--export_type=onnx", "--input_size=[48,80]", cwd=root)
+    (root / "output.txt").write_text(output.stdout + output.stderr)
+    AnomalibCLI(["export", *model, "--export_type=openvino"])
     return root
 
 

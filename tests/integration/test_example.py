@@ -4,6 +4,7 @@
 """The standalone example, where torch and Anomalib cannot be imported."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 from PIL import Image
+from torchvision.transforms.v2.functional import resize
 
 from anomalib_logic import Glcf
+from tests.unit.export.test_files import MISREAD
 
 EXAMPLE = Path(__file__).parents[2] / "examples/infer.py"
 RUN_WITHOUT_TORCH = """
@@ -40,7 +43,7 @@ def infer(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return Glcf.load_from_checkpoint(trained / "results/Glcf/MVTecLoco/squares/latest/weights/lightning/model.ckpt")
+    return Glcf.load_from_checkpoint(trained / "model.ckpt")
 
 
 @pytest.fixture
@@ -64,10 +67,57 @@ def test_example_prints_score_and_label_of_each_image_and_writes_its_map(files, 
         np.testing.assert_allclose(written, expected.anomaly_map[0, 0].numpy(), atol=0.01)
 
 
-def test_example_resizes_for_a_model_of_one_size_in_onnx_runtime(files, loco):
-    done = infer(files[1], loco / "squares/test/good/000.png")
+def test_example_refuses_an_image_for_which_a_model_of_one_size_has_no_answer(files, loco, tmp_path):
+    broken, fitting = tmp_path / "broken.png", tmp_path / "fitting.png"
+    broken.write_text("no image")
+    Image.new("RGB", (80, 48), (90, 80, 70)).save(fitting)
+    done = infer(files[1], broken, loco / "squares/test/good/000.png", fitting)
+    assert done.returncode == 1, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "cannot identify image file" in results[0]["error"]
+    assert (
+        "64 x 96 pixels, and the model takes (48, 80) only, which is not its own size ((64, 96))" in results[1]["error"]
+    )
+    assert set(results[2]) == {"image", "score", "anomalous"}
+
+
+def test_example_writes_maps_of_equal_names_in_two_folders_to_two_files(files, loco, tmp_path):
+    images = [loco / "squares/test" / name / "000.png" for name in ("good", "logical_anomalies")]
+    done = infer(files[0], *images, "--maps", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)) == {"image", "score", "anomalous"}
+    written = [json.loads(line)["map"] for line in done.stdout.splitlines()]
+    assert written == [str(tmp_path / name / "000.png") for name in ("good", "logical_anomalies")]
+    assert all(Path(file).is_file() for file in written)
+
+
+@pytest.fixture(scope="module")
+def example() -> dict:
+    return runpy.run_path(str(EXAMPLE))
+
+
+def test_maps_have_the_names_of_images_where_those_differ(example, tmp_path):
+    images = [tmp_path / name for name in ("a/0.png", "b/1.png")]
+    assert example["map_files"](images, Path("maps")) == [Path("maps/0.png"), Path("maps/1.png")]
+
+
+def test_maps_have_suffixes_where_images_differ_in_nothing_else(example, tmp_path):
+    images = [tmp_path / name for name in ("0.png", "0.jpg", "0.jpg")]
+    assert example["map_files"](images, Path("maps")) == [Path(f"maps/0.{s}.png") for s in ("png", "jpg", "jpg")]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 95), (20, 33), (500, 700), (33, 801), (1, 7)], ids=str)
+def test_example_resizes_as_torchvision_does(example, size):
+    image = torch.rand(3, *size)
+    expected = resize(image.double(), [64, 96], antialias=True).float().numpy()
+    np.testing.assert_allclose(example["resize"](image.numpy(), (64, 96)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", MISREAD)
+def test_example_refuses_what_the_runners_refuse(example, kind, tmp_path):
+    write, _ = MISREAD[kind]
+    write(tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as image, pytest.raises(ValueError, match=f"mode {image.mode}"):
+        example["check_readable"](image)
 
 
 @pytest.mark.parametrize(("file", "device"), [(0, "TPU"), (1, "TpuExecutionProvider")])

@@ -3,19 +3,28 @@
 
 """Exports start from a loaded checkpoint, give its scores, and are verified."""
 
+import logging
 import re
 
 import numpy as np
 import pytest
 import torch
 from anomalib.cli.cli import AnomalibCLI
+from anomalib.data import Folder
 from anomalib.data.utils import read_image
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
+from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.transform import get_exportable_transform
+from PIL import Image
+from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_logic import Glcf, MVTecLoco
 from anomalib_logic.export import ExportVerificationError, TorchRunner, open_exported
-from anomalib_logic.export.mixin import STORED
+from anomalib_logic.export.images import generate
+from anomalib_logic.export.mixin import KEEP_IMAGES, STORED
+from anomalib_logic.export.quantization import compress_weights, layers_to_quantize
+from anomalib_logic.models.components.pre_processing import engine_resize
 
 from .conftest import SMALL_MODEL
 
@@ -52,21 +61,62 @@ def test_export_of_a_model_that_was_never_validated_warns(loaded, tmp_path, capl
     assert "never validated" in caplog.text
 
 
-def test_checkpoint_keeps_images_for_verification(checkpoint, loaded, loco):
-    saved = torch.load(checkpoint, weights_only=True)[STORED]
+def saved_after_fit(loco, root, checkpoint):
+    """What a checkpoint has that is saved where a data module is at hand."""
+    model = Glcf.load_from_checkpoint(checkpoint)
+    data = MVTecLoco(root=loco, category="squares", num_workers=0)
+    engine = Engine(default_root_dir=root, accelerator="cpu", logger=False, enable_progress_bar=False, barebones=False)
+    engine.validate(model, datamodule=data)
+    engine.trainer.save_checkpoint(root / "saved.ckpt")
+    return torch.load(root / "saved.ckpt", weights_only=True)
+
+
+def test_checkpoint_keeps_no_image_by_default(checkpoint, loco, tmp_path):
+    assert not torch.load(checkpoint, weights_only=True).get(STORED)
+    assert not saved_after_fit(loco, tmp_path, checkpoint).get(STORED)
+
+
+def test_checkpoint_keeps_as_many_images_as_are_asked_for(checkpoint, loco, tmp_path, monkeypatch):
+    monkeypatch.setenv(KEEP_IMAGES, "2")
+    saved = saved_after_fit(loco, tmp_path, checkpoint)[STORED]
     data = MVTecLoco(root=loco, category="squares", num_workers=0)
     data.setup()
-    assert len(saved) == 3
-    torch.testing.assert_close(saved["good/000.png"].float() / 255, data.val_data[0].image, atol=1e-6, rtol=0)
-    assert set(loaded._verification_images) == set(saved)
+    assert len(saved) == 2
+    expected = read_image(data.val_data.samples.image_path[0], as_tensor=True)
+    torch.testing.assert_close(saved["good/000.png"].float() / 255, expected, atol=1e-6, rtol=0)
 
 
-def test_command_prints_sizes_and_differences(exports):
-    printed = (exports / "output.txt").read_text()
-    for file, device in (("onnx/model.onnx", "CPUExecutionProvider"), ("openvino/model.xml", "CPU")):
-        assert re.search(rf"weights/{file}: [\d.]+ MB", printed)
-        for batch in (1, 3):
-            assert re.search(rf"{device}, batch {batch}: largest difference from torch \S+ of the score", printed)
+def test_checkpoint_with_images_is_loaded_and_verifies_with_them(checkpoint, tmp_path, caplog):
+    content = torch.load(checkpoint, weights_only=True)
+    content[STORED] = {"good/000.png": torch.randint(0, 255, (3, 70, 90), dtype=torch.uint8)}
+    torch.save(content, tmp_path / "old.ckpt")
+    model = Glcf.load_from_checkpoint(tmp_path / "old.ckpt")
+    with caplog.at_level(logging.INFO, "anomalib_logic"):
+        path = model.to_torch(tmp_path)
+    assert "generated images" not in caplog.text
+    assert "largest difference" in caplog.text
+    assert not open_exported(path).model._verification_images
+
+
+@pytest.mark.parametrize("number", ["3", "three"])
+def test_image_that_cannot_be_read_does_not_stop_a_checkpoint(number, checkpoint, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(KEEP_IMAGES, number)
+    model = Glcf.load_from_checkpoint(checkpoint)
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_text("no image")
+    data = Folder("broken", normal_dir=tmp_path, num_workers=0)
+    monkeypatch.setattr(model, "_own_datamodule", lambda: data)
+    model.on_save_checkpoint({})
+    assert "could not be read" in caplog.text or "must be a number of images" in caplog.text
+
+
+def test_command_shows_sizes_and_differences(exports):
+    shown = " ".join((exports / "output.txt").read_text().split())
+    assert re.search(r"weights/onnx/model\.onnx: [\d.]+ MB", shown)
+    assert "verifying with generated images" in shown
+    for batch in (1, 3):
+        pattern = rf"CPUExecutionProvider, batch {batch}: largest difference from the engine \S+ of the score"
+        assert re.search(pattern, shown)
 
 
 def test_input_size_of_the_command_is_the_files(exports):
@@ -90,8 +140,15 @@ def test_anomalibs_torch_inferencer_gives_the_checkpoints_predictions(loaded, im
     found = TorchInferencer(loaded.to_torch(tmp_path), device="cpu").predict(image)
     with torch.no_grad():
         expected = loaded(found.image)
-    assert torch.equal(found.pred_score, expected.pred_score)
+    assert torch.equal(found.pred_score.detach(), expected.pred_score)
     assert torch.equal(found.pred_mask[None], expected.pred_mask)
+
+
+@pytest.mark.xfail(reason="the model's parameters require gradients")
+def test_predictions_of_a_torch_file_carry_no_gradients(loaded, image, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    found = TorchInferencer(loaded.to_torch(tmp_path), device="cpu").predict(image)
+    assert found.anomaly_map.numpy().shape == found.pred_mask.numpy().shape
 
 
 class _Wrong(Glcf):
@@ -107,25 +164,102 @@ class _Wrong(Glcf):
         super().__setstate__({**state, "offset": 0.01})
 
 
-def test_file_that_differs_is_refused_and_the_image_named(checkpoint, tmp_path):
+@pytest.mark.parametrize(("kind", "real"), [("torch", True), ("torch", False), ("openvino", True)])
+def test_file_whose_resize_is_not_antialiased_is_refused(kind, real, loaded, tmp_path):
+    data = large_images(tmp_path / "data") if real else None
+    loaded.pre_processor.export_transform = get_exportable_transform(loaded.pre_processor.transform)
+    with pytest.raises(ExportVerificationError, match="does not predict what the engine predicts: image"):
+        getattr(loaded, f"to_{kind}")(tmp_path, datamodule=data)
+
+
+def large_images(root):
+    """A data module of textured images that are four times as large as the model's."""
+    for kind in ("good", "bad"):
+        (root / kind).mkdir(parents=True)
+        for i, image in enumerate(generate([(256, 384)] * 4)):
+            array = (image.image * 255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(array).save(root / kind / f"{i}.png")
+    return Folder("textures", "good", root, "bad", num_workers=0)
+
+
+def test_images_are_resized_first_for_a_file_of_fixed_size_and_that_is_said(loaded, tmp_path, caplog):
+    data = large_images(tmp_path / "data")
+    with caplog.at_level(logging.INFO, "anomalib_logic"):
+        loaded.to_onnx(tmp_path, input_size=(80, 100), datamodule=data)
+    assert "the images are resized to 80 x 100" in caplog.text
+
+
+def test_pre_processor_that_keeps_the_aspect_ratio_is_refused(loaded, tmp_path):
+    loaded.pre_processor = PreProcessor(Resize(64, antialias=True))
+    with pytest.raises(ValueError, match="give Resize a height and a width"):
+        loaded.to_openvino(tmp_path)
+
+
+def test_model_without_a_pre_processor_is_verified_with_images_of_its_size(checkpoint, tmp_path):
+    model = Glcf.load_from_checkpoint(checkpoint)
+    model.pre_processor = None
+    assert model.engine_size is None
+    model.to_torch(tmp_path)
+
+
+def test_users_own_pre_processor_and_the_checkpoints_are_exported_as_the_engine_runs_them(checkpoint, tmp_path):
+    own = PreProcessor(Compose([Resize((64, 96), "bicubic", antialias=True), Normalize([0.5] * 3, [0.3] * 3)]))
+    model = Glcf.load_from_checkpoint(checkpoint, pre_processor=own)  # Anomalib restores the checkpoint's
+    assert engine_resize(model.pre_processor) == (64, 96)
+    model.pre_processor = own
+    model.to_torch(tmp_path)
+
+
+def test_files_say_the_models_own_size(exports):
+    for file, input_size in (("onnx/model.onnx", (48, 80)), ("openvino/model.xml", None)):
+        runner = open_exported(exports / "weights" / file)
+        assert (runner.image_size, runner.input_size) == ((64, 96), input_size)
+
+
+def test_quantising_a_graph_without_any_known_layer_is_an_error(loaded, exports):
+    import openvino
+
+    model = openvino.Core().read_model(exports / "weights/onnx/model.onnx")
+    for operation in model.get_ops():
+        operation.set_friendly_name(operation.get_friendly_name().rpartition("/")[2])
+    for quantised in (layers_to_quantize, compress_weights):
+        with pytest.raises(ValueError, match=r"nothing to quantise: none of the graph's \d+ operations"):
+            quantised(model, loaded)
+
+
+def test_our_openvino_runner_makes_no_folder(exports, workspace, image):
+    open_exported(exports / "weights/openvino/model.xml").predict(image)
+    assert not list(workspace.iterdir())
+
+
+def test_file_that_differs_is_refused_and_the_image_named(checkpoint, loco, tmp_path):
     model = _Wrong.load_from_checkpoint(checkpoint)
-    message = r"model\.pt in cpu does not predict .* image '.*good/00\d\.png' in a batch of 1"
-    with pytest.raises(ExportVerificationError, match=message):
-        model.to_torch(tmp_path)
+    data = MVTecLoco(root=loco, category="squares", num_workers=0)
+    data.setup()
+    paths = [*data.val_data.samples.image_path, *data.test_data.samples.image_path]
+    with pytest.raises(
+        ExportVerificationError, match=r"model\.pt in cpu does not predict .* in a batch of 1"
+    ) as raised:
+        model.to_torch(tmp_path, datamodule=data)
+    named = re.search(r"image '(.*?)' in a batch", str(raised.value))[1]
+    assert any(path.endswith(named) for path in paths)
 
 
-def test_verification_can_be_switched_off(loaded, tmp_path, monkeypatch, capsys):
-    loaded.to_torch(tmp_path, verify=False)
-    monkeypatch.setenv("ANOMALIB_LOGIC_VERIFY_EXPORT", "0")
-    loaded.to_torch(tmp_path)
-    assert "largest difference" not in capsys.readouterr().out
+def test_verification_can_be_switched_off(loaded, tmp_path, monkeypatch, caplog):
+    with caplog.at_level(logging.INFO, "anomalib_logic"):
+        loaded.to_torch(tmp_path, verify=False)
+        monkeypatch.setenv("ANOMALIB_LOGIC_VERIFY_EXPORT", "0")
+        loaded.to_torch(tmp_path)
+    assert "model.pt" in caplog.text
+    assert "largest difference" not in caplog.text
 
 
-def test_without_real_images_generated_ones_are_used_and_that_is_said(tmp_path, capsys):
+def test_without_real_images_generated_ones_are_used_and_that_is_said(tmp_path, caplog):
     small = {k.removeprefix("--model."): v for k, v in (a.split("=") for a in SMALL_MODEL[:1])}
     model = Glcf(**small, pre_trained=False, image_size=(64, 96), width=48, depth=1, heads=4)
-    model.to_torch(tmp_path)
-    assert "verifying with generated images" in capsys.readouterr().out
+    with caplog.at_level(logging.INFO, "anomalib_logic"):
+        model.to_torch(tmp_path)
+    assert "verifying with generated images" in caplog.text
 
 
 def test_quantisation_without_images_says_what_to_give(loaded, tmp_path):
@@ -135,15 +269,15 @@ def test_quantisation_without_images_says_what_to_give(loaded, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", ["fp16", "int8", "int8_ptq"])
-def test_compressed_file_is_smaller_and_its_auroc_is_printed(compression, checkpoint, exports, loco, workspace, capsys):
+def test_compressed_file_is_smaller_and_its_auroc_is_said(compression, checkpoint, exports, loco, workspace, caplog):
+    caplog.set_level(logging.INFO, "anomalib_logic")
     data = ["--data=MVTecLoco", f"--data.root={loco}", "--data.category=squares", "--data.num_workers=0"]
     export("openvino", checkpoint, workspace, f"--compression_type={compression.upper()}", *data)
     weights = [root / "weights/openvino/model.bin" for root in (workspace, exports)]
     assert weights[0].stat().st_size < 0.6 * weights[1].stat().st_size
-    printed = capsys.readouterr().out
-    assert "image AUROC on 7 test images" in printed
+    assert "image AUROC on 7 test images" in caplog.text
     if compression == "int8_ptq":
-        assert "int8: " in printed
+        assert "int8: " in caplog.text
 
 
 @pytest.mark.slow

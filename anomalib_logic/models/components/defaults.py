@@ -28,6 +28,7 @@ from .checkpoint_options import CheckpointOptions
 from .data_config import input_normalization
 from .finished_fit import FinishedFit
 from .post_processing import CalibratedPostProcessor
+from .pre_processing import check_exportable, engine_resize, make_exact
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
     Args:
         image_size: Height and width, or one number for both, in pixels.
         backbone: timm's name of the backbone, whose input normalisation is the default pre-processor's.
+        backbone_args: Keyword arguments for ``timm.create_model``.
         pre_processor: Pre-processor instance, ``True`` for the default or ``False``.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
         evaluator: Evaluator instance, ``True`` for the default or ``False``.
@@ -106,6 +108,26 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
     def configure_evaluator() -> LocoEvaluator:
         """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
         return default_evaluator()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let any pre-processor compute the same in exported files as in the engine."""
+        if name == "pre_processor":
+            make_exact(value)
+        super().__setattr__(name, value)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the pre-processor, whose Anomalib's configuration has transforms for exports of its own."""
+        super().on_load_checkpoint(checkpoint)
+        make_exact(self.pre_processor)
+
+    @property
+    def engine_size(self) -> tuple[int, int] | None:
+        """Height and width to which the engine resizes an image before anything else, if it does."""
+        return engine_resize(self.pre_processor)
+
+    def check_exportable(self) -> None:
+        """Refuse pre-processing that a graph cannot compute as the engine does."""
+        check_exportable(self.pre_processor)
 
     @property
     def learning_type(self) -> LearningType:

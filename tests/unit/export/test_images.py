@@ -6,8 +6,20 @@ import pytest
 import torch
 from anomalib.data import Folder
 from PIL import Image
+from torchvision.transforms.v2 import Resize
+from torchvision.transforms.v2.functional import resize
 
-from anomalib_logic.export.images import NamedImage, as_batch, from_bytes, from_datamodule, generate, spread, to_bytes
+from anomalib_logic.export.images import (
+    NamedImage,
+    as_batch,
+    batches_of,
+    from_bytes,
+    from_datamodule,
+    generate,
+    sizes_around,
+    spread,
+    to_bytes,
+)
 
 
 @pytest.fixture
@@ -43,12 +55,42 @@ def test_kept_images_are_small_bytes_and_come_back(data):
     assert restored[1].image.shape == (3, 300, 512)
 
 
-def test_generated_images_are_always_the_same_and_not_flat():
-    first, second = generate(2, (32, 48)), generate(2, (32, 48))
+def test_images_have_their_files_size_and_not_that_to_which_the_data_set_resizes(data):
+    data.setup()
+    data.val_data.augmentations = Resize((8, 8))
+    assert next(spread([data.val_data], 1)).size == (16, 20)
+
+
+def test_generated_images_are_always_the_same_and_of_the_sizes_that_are_asked_for():
+    first, second = generate([(32, 48), (61, 30)]), generate([(32, 48), (61, 30)])
     assert all(torch.equal(a.image, b.image) for a, b in zip(first, second, strict=True))
-    assert first[0].image.shape == (3, 32, 48)
-    assert first[0].image.std() > 0.05
-    assert not torch.equal(first[0].image, first[1].image)
+    assert [image.size for image in first] == [(32, 48), (61, 30)]
+
+
+def test_generated_images_have_bytes_and_texture_that_resizing_without_antialiasing_shows():
+    (image,) = generate([(400, 300)])
+    torch.testing.assert_close(image.image * 255, (image.image * 255).round(), atol=1e-4, rtol=0)
+    exact, coarse = (resize(image.image, [50, 40], antialias=antialias) for antialias in (True, False))
+    assert (exact - coarse).abs().mean() > 0.05
+
+
+def test_generated_sizes_are_smaller_than_equal_to_and_larger_than_the_models():
+    ratios = {(height / 64, width / 96) for height, width in sizes_around((64, 96))}
+    assert (1, 1) in ratios
+    assert any(max(ratio) < 1 for ratio in ratios)
+    assert any(min(ratio) > 3 and ratio[0] != ratio[1] for ratio in ratios)
+
+
+def test_batches_have_images_of_one_size():
+    images = [NamedImage(str(i), torch.rand(3, 4 + i % 2, 5)) for i in range(5)]
+    assert [[image.name for image in batch] for batch in batches_of(images, 2)] == [["0", "2"], ["1", "3"]]
+
+
+def test_batches_are_filled_with_mirrored_images_where_no_size_has_enough():
+    images = [NamedImage("a", torch.rand(3, 4, 5)), NamedImage("b", torch.rand(3, 6, 5))]
+    (batch,) = batches_of(images, 3)
+    assert [image.name for image in batch] == ["a", "a, mirrored", "a, mirrored"]
+    assert len({image.image.numpy().tobytes() for image in batch}) == 3
 
 
 def test_batch_has_one_size():
