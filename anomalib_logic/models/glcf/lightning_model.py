@@ -84,7 +84,8 @@ class Glcf(ModelDefaults, AnomalibModule):
         schedule: ``"cosine"`` (after 5% of warm-up) or ``"constant"``.
         gradient_clip: Largest norm of the gradient, unless the trainer's ``gradient_clip_val`` is set.
         max_epochs: Epochs of training where the trainer sets no length.
-        pre_processor: Pre-processor instance, ``True`` for the default (resize, ImageNet normalisation) or ``False``.
+        pre_processor: Pre-processor instance, ``True`` for the default (resize, the backbone's normalisation) or
+            ``False``.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
         evaluator: Evaluator instance, ``True`` for the default (with the figures of MVTec LOCO AD on data in its
             layout) or ``False``.

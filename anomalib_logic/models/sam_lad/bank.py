@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from anomalib.models.components import DynamicBufferMixin
 
-FAR = 1e30  # squared distance to an image that must not be found
 PATCHES = 1000  # coarse features that are kept of all normals
 CANDIDATES = 50_000  # coarse features that they are chosen from, at most
+PART = 1000  # of which so many are compared with all patches at a time
 COMPARED = 500  # images whose coarse features are compared place by place, at most
 
 HALVED = ("key", "scene", "coarse", "patches", "masks", "crops", "crop_masks", "descriptors")
@@ -59,7 +59,7 @@ class Template(NamedTuple):
         return Template(*(function(field) for field in self))
 
 
-def greedy_k_center(points: torch.Tensor, number: int) -> torch.Tensor:
+def greedy_k_center(points: torch.Tensor, number: int, distances: torch.Tensor | None = None) -> torch.Tensor:
     """Choose points of which each next one is the farthest from all before, as PatchCore's coreset.
 
     Not Anomalib's ``KCenterGreedy``: in each of its steps it makes a copy of all points, which can fragment the memory
@@ -67,19 +67,22 @@ def greedy_k_center(points: torch.Tensor, number: int) -> torch.Tensor:
 
     Args:
         points: Shape ``(P, C)``.
-        number: How many to choose, at most P.
+        number: How many to choose.
+        distances: Squared distances of the points to what was chosen before, shape ``(P,)``; by default nothing was,
+            and the first point is chosen first.
 
     Returns:
-        Their indices, the first point's first, shape ``(number,)``.
+        Their indices, shape ``(number,)``.
     """
     norms = points.square().sum(dim=1)
-    distances = torch.full_like(norms, torch.inf)
-    chosen = [torch.zeros((), dtype=torch.long, device=points.device)]
+    if distances is None:
+        distances = torch.full_like(norms, torch.inf)
+    chosen: list[torch.Tensor] = []
     while len(chosen) < number:
-        last = chosen[-1]
+        last = distances.argmax()
+        chosen.append(last)
         distances = torch.minimum(distances, norms + norms[last] - 2 * (points @ points[last]))
         distances[last] = -1.0
-        chosen.append(distances.argmax())
     return torch.stack(chosen)
 
 
@@ -87,7 +90,9 @@ class Bank(DynamicBufferMixin):
     """Templates of normal images, as buffers that travel in checkpoints and exported graphs.
 
     The buffers are the fields of :class:`Template`, under the same names; ``patches``, a coreset of the coarse
-    features of all images, shape ``(P, C')``; and ``owners``, the image that each of them is of, shape ``(P,)``.
+    features of all images, shape ``(P, C')``; ``owners``, the image that each of them is of, shape ``(P,)``; and
+    ``substitutes``, what the coreset would have in their place without that image, shape ``(P, C')``. ``priority`` is
+    a random number for each image, shape ``(Z,)``.
 
     Args:
         half: Keep features and masks in half precision.
@@ -99,7 +104,9 @@ class Bank(DynamicBufferMixin):
         for name in Template._fields:
             self.register_buffer(name, torch.empty(0, dtype=self._dtype(name)))
         self.register_buffer("patches", torch.empty(0, dtype=self._dtype("patches")))
+        self.register_buffer("substitutes", torch.empty(0, dtype=self._dtype("patches")))
         self.register_buffer("owners", torch.empty(0, dtype=torch.long))
+        self.register_buffer("priority", torch.empty(0))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -134,12 +141,13 @@ class Bank(DynamicBufferMixin):
         return Template(*(self.get(name, index) for name in Template._fields))
 
     @torch.no_grad()
-    def fill(self, templates: list[Template], coreset: float = 1.0) -> torch.Tensor:
+    def fill(self, templates: list[Template], coreset: float = 1.0, seed: int = 0) -> torch.Tensor:
         """Replace the content.
 
         Args:
             templates: Batches of normal images.
             coreset: Share of the images to keep, chosen by greedy k-center on the keys.
+            seed: Seed of the choices among features and images.
 
         Returns:
             Indices of the images that were kept, shape ``(len(bank),)``.
@@ -157,34 +165,74 @@ class Bank(DynamicBufferMixin):
             fields = [field[chosen] for field in fields]
         for name, field in zip(Template._fields, fields, strict=True):
             setattr(self, name, field.to(self._dtype(name)).contiguous())
-        self._choose_patches()
+        generator = torch.Generator().manual_seed(seed)
+        self.priority = torch.rand(len(self), generator=generator).to(self.key.device)
+        self._choose_patches(generator)
         return chosen
 
-    def _choose_patches(self) -> None:
+    def _choose_patches(self, generator: torch.Generator) -> None:
         """Keep a coreset of the coarse features, by greedy k-center as in PatchCore."""
         positions = self.coarse.flatten(2).transpose(1, 2)
         owners = torch.arange(len(self), device=positions.device).repeat_interleave(positions.shape[1])
-        chosen = torch.randperm(len(owners), device=positions.device)[:CANDIDATES]
+        chosen = torch.randperm(len(owners), generator=generator)[:CANDIDATES].to(positions.device)
         candidates = positions.flatten(0, 1)[chosen]
+        candidate_owners = owners[chosen]
         if len(candidates) > PATCHES:
             chosen = chosen[greedy_k_center(candidates.float(), PATCHES)]
         self.patches = positions.flatten(0, 1)[chosen].contiguous()
         self.owners = owners[chosen]
+        self.substitutes = self._find_substitutes(candidates.float(), candidate_owners).to(self.patches)
+
+    def _find_substitutes(self, candidates: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+        """What the coreset would have taken without an image, in the place of each of its ``patches``.
+
+        For each image the greedy choice goes on among the features of all others, from the patches of all others.
+
+        Args:
+            candidates: What to choose from, shape ``(Q, C')``.
+            owners: Image that each of them is of, shape ``(Q,)``.
+
+        Returns:
+            Shape ``(P, C')``.
+        """
+        substitutes = self.patches.float()
+        nearest, other, owner = self._nearest_of_two_images(candidates)
+        for image in self.owners.unique() if len(self) > 1 else ():
+            distances = torch.where(owner == image, other, nearest)
+            distances = torch.where(owners == image, -torch.ones_like(distances), distances)
+            # The farthest are few, and only they can be chosen.
+            distances, farthest = distances.topk(min(PATCHES, int((owners != image).sum())))
+            own = (self.owners == image).nonzero().flatten()
+            points = candidates[farthest]
+            substitutes[own] = points[greedy_k_center(points, len(own), distances)]
+        return substitutes
+
+    def _nearest_of_two_images(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Squared distance to the nearest patch, to the nearest of all other images, and the first one's image."""
+        patches = self.patches.float()
+        results = []
+        for part in candidates.split(PART):
+            distances = patches.square().sum(dim=1) - 2 * part @ patches.T + part.square().sum(dim=1, keepdim=True)
+            nearest, index = distances.min(dim=1)
+            owner = self.owners[index]
+            other = distances.masked_fill(self.owners == owner.unsqueeze(1), torch.inf).amin(dim=1)
+            results.append((nearest, other, owner))
+        return tuple(torch.cat(result) for result in zip(*results, strict=True))
 
     def nearest_patch(self, features: torch.Tensor, exclude: torch.Tensor | None = None) -> torch.Tensor:
         """Distance of each feature to the nearest of ``patches``.
 
         Args:
             features: Coarse features, shape ``(N, C', h, w)``.
-            exclude: Index of an image whose patches do not count, shape ``(N,)``: the query itself.
+            exclude: Index of an image in whose patches' place substitutes count, shape ``(N,)``: the query itself.
 
         Returns:
             Shape ``(N, h, w)``.
         """
         patches = self.patches.float()
-        squared = patches.square().sum(dim=1) - 2 * features.flatten(2).transpose(1, 2) @ patches.T
         if exclude is not None:
-            squared = squared + FAR * (exclude[:, None, None] == self.owners)
+            patches = torch.where((exclude.unsqueeze(1) == self.owners).unsqueeze(2), self.substitutes, patches)
+        squared = patches.square().sum(dim=-1).unsqueeze(-2) - 2 * features.flatten(2).transpose(1, 2) @ patches.mT
         nearest = squared.amin(dim=2).unflatten(1, features.shape[2:])
         return (nearest + features.square().sum(dim=1)).clamp_min(0).sqrt()
 
@@ -206,7 +254,7 @@ class Bank(DynamicBufferMixin):
         squared = (features.unsqueeze(1) - normals).square().sum(dim=2)
         if exclude is not None:
             owners = torch.arange(0, len(self), step, device=exclude.device)
-            squared = squared + FAR * (exclude.unsqueeze(1) == owners)[..., None, None]
+            squared = squared.masked_fill((exclude.unsqueeze(1) == owners)[..., None, None], torch.inf)
         return squared
 
     def _dtype(self, name: str) -> torch.dtype:
@@ -232,5 +280,5 @@ class Bank(DynamicBufferMixin):
         keys = self.key.float()
         distances = keys.square().sum(dim=1) - 2 * key @ keys.T
         if exclude is not None:
-            distances = distances.scatter(1, exclude.unsqueeze(1), FAR)
+            distances = distances.scatter(1, exclude.unsqueeze(1), torch.inf)
         return distances.topk(number, dim=1, largest=False).indices

@@ -81,8 +81,8 @@ class Composition(DynamicBufferMixin):
         parts = histograms.unflatten(1, self.mean.shape).cpu().double().numpy()
         for i in range(parts.shape[1]):
             gaussian = LedoitWolf().fit(parts[:, i])
-            self.mean[i] = torch.from_numpy(gaussian.location_)
-            self.precision[i] = torch.from_numpy(gaussian.precision_)
+            self.mean[i] = torch.from_numpy(gaussian.location_).float()
+            self.precision[i] = torch.from_numpy(gaussian.precision_).float()
 
     def without(self, normal: int) -> "Composition":
         """Composition with the Gaussians of all other normals, for a normal that shall be judged as new images are.

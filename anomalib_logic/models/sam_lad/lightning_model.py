@@ -5,6 +5,13 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+        """Predict normal images of the bank as compared with all others, one at a time."""
+        return self.model.held_out_predictions()
+
+    def fitted_predictions(self) -> Iterator[InferenceBatch]:
+        """Predict nothing: an image of the bank that is compared with itself has no distance."""
+        return iter(())
+
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +21,10 @@ from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from anomalib_logic.models.components.data_config import Normalization, normalization_of
 from anomalib_logic.models.components.defaults import ModelDefaults
 from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.training import normal_batches
@@ -28,6 +37,7 @@ from .torch_model import CHUNK, EMPTY_UPSAMPLERS, ObjectKind, SamLadModel, Selec
 
 logger = logging.getLogger(__name__)
 
+NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SAMPLE = 60  # images whose features are clustered, at most
 SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
 
@@ -62,7 +72,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         clusters: Number of clusters for ``objects="cluster"``; chosen on the normals by default.
         sam_size: Side of Segment Anything's input in pixels, a multiple of 16.
         sam_points: Prompt points along one side of the image.
-        selection: Compare with the ``"nearest"`` k normals, or with one at ``"random"`` of them (equation 2).
+        selection: Compare with the ``"nearest"`` k normals, or with one of them that is chosen at ``"random"``
+            (equation 2): that of the highest of random numbers, which the bank draws for its images when it is filled.
         coreset: Share of the normals that the bank keeps, chosen by greedy k-center.
         half_precision_bank: Keep the bank's features in half precision.
         descriptor: ``"gap"``, ``"gmp"``, ``"dcga"`` or ``"dcga_literal"``, see :class:`.descriptor.ObjectDescriptor`.
@@ -79,8 +90,9 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         composition: Add a score of how much there is of what, see :class:`.composition.Composition` (ours).
         image_score: Mean of the ``"top"`` 0.5% of the map, its ``"max"`` or its standard deviation ``"std"``.
         sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
-        seed: Seed of the clusterings.
-        pre_processor: Pre-processor instance, ``True`` for the default (resize, ImageNet normalisation) or ``False``.
+        seed: Seed of all random choices: of the clusterings, the bank and the calibration.
+        pre_processor: Pre-processor instance, ``True`` for the default (resize, the backbone's normalisation) or
+            ``False``: images come resized and normalised with ImageNet's statistics.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
         evaluator: Evaluator instance, ``True`` for the default (with the figures of MVTec LOCO AD on data in its
             layout) or ``False``.
@@ -138,6 +150,9 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
     ) -> None:
         super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
         self.seed = seed
+        normalization = normalization_of(self.pre_processor)
+        if normalization is None and self.pre_processor is not None:
+            normalization = NOT_NORMALIZED
         self.model = SamLadModel(
             image_size=self.image_size,
             backbone=backbone,
@@ -168,6 +183,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             composition=composition,
             image_score=image_score,
             sigma=sigma,
+            **({} if normalization is None else normalization._asdict()),
         )
         if self.model.upsampler is not None:  # the checkpoint brings its weights
             self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.upsampler.norm is not None]
@@ -183,51 +199,97 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         """Nothing is trained."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
-        """Collect the statistics of the features of a batch of normal images."""
-        del batch_idx
-        with torch.no_grad():
-            features = self.model.features(batch.image)
-            self.model.standardization.update(features)
+        """Do nothing: :meth:`fit` goes over the normal images by itself, in order."""
+        del batch, batch_idx
         return torch.zeros((), device=self.device, requires_grad=True)
 
+    def on_fit_start(self) -> None:
+        """Fill the bank anew, unless this fit goes on from a checkpoint."""
+        super().on_fit_start()
+        if self.trainer.ckpt_path is None:
+            self._is_fitted.fill_(False)
+
+    def on_validation_start(self) -> None:
+        """Fill the bank before the first validation of a fit; any other one needs a bank."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_start()
+        self.model.check_filled()
+
+    def on_test_start(self) -> None:
+        """Refuse an empty bank."""
+        self.model.check_filled()
+        super().on_test_start()
+
+    def on_predict_start(self) -> None:
+        """Refuse an empty bank."""
+        self.model.check_filled()
+        super().on_predict_start()
+
+    def to_torch(self, *args: Any, **kwargs: Any) -> Path:
+        """Refuse an empty bank, then export, see :meth:`.VerifiedExport.to_torch`."""
+        self.model.check_filled()
+        return super().to_torch(*args, **kwargs)
+
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:
+        """Refuse an empty bank, then export, see :meth:`.VerifiedExport.to_onnx`; OpenVINO's export comes here."""
+        self.model.check_filled()
+        return super().to_onnx(*args, **kwargs)
+
     def fit(self) -> None:
-        """Cluster features of a sample of the normals, and fill the bank with all of them."""
+        """Measure the features' statistics, cluster those of a sample, and fill the bank with all normal images."""
         self.model.eval()
         with torch.no_grad():
-            self.model.standardization.finalize()
-            self.model.fit_objects(*self._take_sample(), self.seed)
-            batches = normal_batches(self)
-            self.model.fit([self.model.represent(part) for batch in batches for part in batch.image.split(CHUNK)])
+            self.model.fit_objects(*self._measure_features(), self.seed)
+            self.model.fit([self.model.represent(image) for image in self._normal_images()], self.seed)
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
-    def _take_sample(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and standardised features of the first normals, as many as ``SAMPLE`` and ``SAMPLE_BYTES`` allow."""
-        images, features = [], []
+    def _normal_images(self) -> Iterator[torch.Tensor]:
+        """Go over the normal training images one by one: neither result nor memory depend on the size of batches."""
         for batch in normal_batches(self):
-            images.append(batch.image)
-            features.append(self.model.enlarge(self.model.features(batch.image), batch.image))
-            if sum(map(len, images)) >= SAMPLE or sum(f.nbytes for f in features) >= SAMPLE_BYTES:
-                break
+            yield from batch.image.split(CHUNK)
+
+    def _measure_features(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Learn how features vary over the normals.
+
+        Returns:
+            Images and standardised features of the first normals, as many as ``SAMPLE`` and ``SAMPLE_BYTES`` allow.
+        """
+        model, images, maps = self.model, [], []
+        model.standardization.reset()
+        for image in self._normal_images():
+            features = model.features(image)
+            model.standardization.update(features)
+            if len(maps) < model.sample_size(SAMPLE, SAMPLE_BYTES):
+                images.append(image)
+                maps.append(features)
         if not images:
             msg = "the bank is empty: there was no normal training image; give the data module some"
             raise ValueError(msg)
-        return torch.cat(images), torch.cat(features)
+        model.standardization.finalize()
+        return torch.cat(images), torch.cat([model.enlarge(m, i) for m, i in zip(maps, images, strict=True)])
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
-        """Add anomaly maps and scores to a batch."""
-        del batch_idx
+    def infer(self, images: torch.Tensor) -> InferenceBatch:
+        """Predict images one by one, and say once what they lack.
+
+        Args:
+            images: Pre-processed images, shape ``(N, 3, H, W)``.
+
+        Returns:
+            Raw scores and maps of all of them.
+        """
         results = []
-        for part in batch.image.split(CHUNK):  # memory does not grow with the batch
+        for part in images.split(CHUNK):  # memory does not grow with the batch
             query, compared = self.model.look_up(part)
             self.say_what_was_found(query)
             results.append(self.model.score(query, compared))
-        return batch.update(
+        return InferenceBatch(
             pred_score=torch.cat([result.pred_score for result in results]),
             anomaly_map=torch.cat([result.anomaly_map for result in results]),
         )
 
     def held_out_predictions(self) -> Iterator[InferenceBatch]:
+<<<<<<< HEAD
         """Predict images of the bank from all its other images, one at a time."""
         return self.model.held_out_predictions()
 
@@ -235,6 +297,11 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         """Predict nothing: an image of the bank that is compared with itself has no distance."""
         return iter(())
 
+=======
+        """Predict normal images of the bank as compared with all others."""
+        return self.model.held_out_predictions()
+
+>>>>>>> w-samlad
     def explain(self, images: torch.Tensor) -> list[Explanation]:
         """Say which objects images have, which partners they were matched with, and what is missing.
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from .median import lower_median
+
 NEVER = -1e4  # logarithm of a probability of nothing; finite, so that no difference of two is undefined
 
 
@@ -172,6 +174,13 @@ class ObjectMatching(nn.Module):
         return untaken & (support >= share)
 
     @torch.no_grad()
+    def reset(self) -> None:
+        """Forget an earlier calibration."""
+        self.dustbin.fill_(1.0)
+        self.temperature.fill_(1.0)
+        self.precision.zero_()
+
+    @torch.no_grad()
     def calibrate(
         self,
         descriptors: torch.Tensor,
@@ -195,6 +204,7 @@ class ObjectMatching(nn.Module):
             neighbors: Indices of each normal's nearest other normals, shape ``(Z, R)``.
             quantile: Share of the pairs that may fall below the dustbin's score.
         """
+        self.reset()
         if neighbors.shape[1] == 0 or not valid.any():
             return
         self._measure_precision(descriptors, boxes, valid)
@@ -217,9 +227,9 @@ class ObjectMatching(nn.Module):
         same = _mutual_best(-distance, pairs)
         if distance[same].median() > 0.25 * _nearest_in_image(geometry, valid).median():
             same = _mutual_best(descriptors @ descriptors[other].transpose(1, 2), pairs)
-        usual = difference[same].median(dim=0).values.clamp_min(0.005)
+        usual = lower_median(difference[same]).clamp_min(0.005)
         # A median is 0.67 standard deviations, which makes the factor 2.2 for their squares.
-        any_two = difference[pairs].median(dim=0).values.clamp_min(0.005)
+        any_two = lower_median(difference[pairs]).clamp_min(0.005)
         self.precision.copy_((usual**-2 - any_two**-2).clamp_min(0) / 2.2)
 
 

@@ -63,8 +63,12 @@ def nearest_distance(features: torch.Tensor, references: torch.Tensor, weights: 
     """
     # |r|² - 2 f·r as one matrix product for each reference: its P x P values stay in the cache.
     left = torch.cat([-2 * features, torch.ones_like(features[..., :1, :])], dim=-2).transpose(-1, -2)
-    squared = []
+    squared, counts = [], []
     for reference, weight in zip(references.unbind(-3), weights.unbind(-1), strict=True):
         right = torch.cat([reference, reference.square().sum(dim=-2, keepdim=True)], dim=-2)
-        squared.append((left @ right).amin(dim=-1) + (1 - weight.unsqueeze(-1)) * 1e6)
-    return (torch.stack(squared).amin(dim=0) + features.square().sum(dim=-2)).clamp_min(0).sqrt()
+        squared.append((left @ right).amin(dim=-1))
+        counts.append((weight > 0).unsqueeze(-1).expand_as(squared[-1]))
+    squared = torch.stack(squared)
+    # What does not count is as far as the farthest, which no number format is too small for.
+    nearest = torch.where(torch.stack(counts), squared, squared.amax(dim=0)).amin(dim=0)
+    return (nearest + features.square().sum(dim=-2)).clamp_min(0).sqrt()

@@ -4,6 +4,8 @@
 """Object proposals: their interface, connected regions, calibration of areas, and segments from clustered features."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,11 +16,11 @@ from torch.nn import functional as F
 from anomalib_logic.models.components.arguments import check_choice
 
 from .clustering import k_means, nearest_centroid, sample_features
+from .median import lower_median
 
 logger = logging.getLogger(__name__)
 
 CLUSTER_NUMBERS = (2, 4, 6, 8, 12)
-UNUSED = 1e3  # values of centroids that are never the nearest
 ClusterChoice = Literal["count", "silhouette"]
 
 
@@ -43,24 +45,50 @@ def connected_regions(mask: torch.Tensor, iterations: int = 12) -> torch.Tensor:
 
     A label is the index of a pixel of the same region, at first of the pixel itself. In each step every pixel offers
     the largest label around it to the pixel that its label names, and then takes the label which that one has. So
-    regions grow together as trees do, in about as many steps as the logarithm of their length.
+    regions grow together as trees do, in about as many steps as the logarithm of their length. Labels are integers,
+    which stay exact where a runtime computes in half precision.
 
     Args:
         mask: Booleans of shape ``(N, H, W)``.
         iterations: Steps; a region that would need more comes out in several parts.
 
     Returns:
-        Index of one pixel of the region plus one, 0 outside, as floats of shape ``(N, H, W)``.
+        Index of one pixel of the region plus one, 0 outside, integers of shape ``(N, H, W)``.
     """
     number, height, width = mask.shape
-    inside = mask.float()
-    labels = (torch.arange(height * width, device=mask.device, dtype=inside.dtype) + 1).view(1, height, width) * inside
+    inside = mask.long()
+    labels = (torch.arange(height * width, device=mask.device) + 1).view(1, height, width) * inside
     for _ in range(iterations):
-        around = F.max_pool2d(labels.unsqueeze(1), 3, stride=1, padding=1).squeeze(1) * inside
-        named = (labels.flatten(1) - 1).clamp_min(0).long()
-        labels = labels.flatten(1).scatter_reduce(1, named, around.flatten(1), "amax")
-        labels = labels.gather(1, (labels - 1).clamp_min(0).long()).view(number, height, width) * inside
+        around = (_largest_around(labels) * inside).flatten(1)
+        named = (labels.flatten(1) - 1).clamp_min(0)
+        with _order_does_not_matter():
+            labels = labels.flatten(1).scatter_reduce(1, named, around, "amax")
+        labels = labels.gather(1, (labels - 1).clamp_min(0)).view(number, height, width) * inside
     return labels
+
+
+def _largest_around(labels: torch.Tensor) -> torch.Tensor:
+    """Maximum over windows of 3 x 3; not every runtime pools integers."""
+    for dimension, padding in ((2, (1, 1)), (1, (0, 0, 1, 1))):
+        size = labels.shape[dimension]
+        padded = F.pad(labels, padding)
+        before, after = padded.narrow(dimension, 0, size), padded.narrow(dimension, 2, size)
+        labels = torch.maximum(labels, torch.maximum(before, after))
+    return labels
+
+
+@contextmanager
+def _order_does_not_matter() -> Iterator[None]:
+    """Allow what torch refuses on CUDA in deterministic mode though it is deterministic: the maximum of integers."""
+    if not torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
 def largest_regions(labels: torch.Tensor, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,11 +101,10 @@ def largest_regions(labels: torch.Tensor, slots: int) -> tuple[torch.Tensor, tor
     Returns:
         Masks as floats, shape ``(N, K, H, W)``, and areas as shares of the image, shape ``(N, K)``, largest first.
     """
-    flat = labels.flatten(1).long()
-    counts = torch.zeros(flat.shape[0], flat.shape[1] + 1, device=labels.device, dtype=labels.dtype)
-    counts = counts.scatter_add(1, flat, torch.ones_like(flat, dtype=labels.dtype))[:, 1:]
+    flat = labels.flatten(1)
+    counts = F.pad(torch.zeros_like(flat), (0, 1)).scatter_add(1, flat, torch.ones_like(flat))[:, 1:]
     areas, index = F.pad(counts, (0, max(0, slots - counts.shape[1]))).topk(slots, dim=1)
-    masks = (labels.unsqueeze(1) == (index + 1).to(labels.dtype)[..., None, None]).to(labels.dtype)
+    masks = (labels.unsqueeze(1) == (index + 1)[..., None, None]).float()
     return masks, areas / flat.shape[1]
 
 
@@ -133,7 +160,7 @@ class ClusterSegments(nn.Module):
         self.cluster_choice = check_choice("cluster_choice", cluster_choice, ClusterChoice)
         self.area_range = area_range
         most = max(CLUSTER_NUMBERS) if clusters is None else clusters
-        self.register_buffer("centroids", torch.full((most, channels), UNUSED))
+        self.register_buffer("centroids", torch.zeros(most, channels))
         self.register_buffer("foreground", torch.zeros(most))
         self.register_buffer("areas", torch.tensor([0.0, 1.0]))
 
@@ -171,16 +198,16 @@ class ClusterSegments(nn.Module):
         """
         del images
         sample = sample_features(features, seed)
-        deviation = (features - features.median(dim=0, keepdim=True).values).square().sum(dim=1).sqrt()
+        deviation = _deviation(features)
         best = None
         for number in CLUSTER_NUMBERS if self.clusters is None else (self.clusters,):
-            self.centroids.fill_(UNUSED)
             self.centroids[:number] = k_means(sample, number, seed).to(self.centroids)
+            self.centroids[number:] = self.centroids[0]  # of equal ones it does not matter which is the nearest
             self._separate_foreground(features, deviation, number)
-            least, largest, cost = calibrate_areas(self._regions(features)[1])
+            least, largest, cost = calibrate_areas(torch.cat([self._regions(part)[1] for part in features.split(8)]))
             if self.cluster_choice == "silhouette":
                 few = sample[:2000].to(self.centroids)
-                labels = nearest_centroid(few.T[None, :, None], self.centroids).flatten()
+                labels = nearest_centroid(few.T[None, :, None], self.centroids[:number]).flatten()
                 cost = -silhouette_score(few.cpu().numpy(), labels.cpu().numpy())
             # Of equally good ones the finest: with few clusters, compartments pass for the objects in them.
             if best is None or cost <= best[0] + 1e-6:
@@ -195,9 +222,16 @@ class ClusterSegments(nn.Module):
         """Mark the clusters above the widest gap between the clusters' mean deviations from the usual."""
         parts = features.split(8)
         nearest = torch.cat([nearest_centroid(part, self.centroids[:number]).flatten() for part in parts])
-        counts = torch.bincount(nearest, minlength=number).clamp_min(1)
-        means = torch.bincount(nearest, weights=deviation.flatten(), minlength=number) / counts
+        deviation = deviation.flatten()
+        members = [deviation[nearest == i] for i in range(number)]
+        means = torch.stack([some.sum() / max(1, len(some)) for some in members])
         ordered = means.sort().values
         gap = ordered.diff().argmax()
-        self.foreground.zero_()
         self.foreground[:number] = (means > (ordered[gap] + ordered[gap + 1]) / 2).to(self.foreground)
+        self.foreground[number:] = self.foreground[0]
+
+
+def _deviation(features: torch.Tensor) -> torch.Tensor:
+    """How far features are from what is usual at their position, their median over the images, shape ``(Z, H, W)``."""
+    usual = torch.cat([lower_median(channels) for channels in features.split(8, dim=1)])
+    return torch.stack([(image - usual).square().sum(dim=0).sqrt() for image in features])

@@ -15,6 +15,7 @@ from anomalib_logic.models.components.upsampling import resize
 from .bank import Template
 from .frames import paste
 from .matching import Matches
+from .median import lower_median
 
 Alignment = Literal["combined", "nearest", "box", "none"]
 SCORES = ("objects", "scene", "anywhere", "place", "arrangement", "count", "composition")
@@ -83,6 +84,12 @@ class Scoring(nn.Module):
         self.register_buffer("trust", torch.ones(len(SCORES)))
         self.register_buffer("novelty", torch.tensor(1.0))
         self.register_buffer("usual_amount", torch.tensor(1.0))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget an earlier calibration."""
+        for name, buffer in self.named_buffers():
+            buffer.fill_(0.0 if name == "mean" else 1.0)
 
     def distance_maps(self, query: Template, compared: Comparison) -> torch.Tensor:
         """Distances in units of what is usual, one map for each of ``MAPS``, shape ``(N, 5, s, s)``."""
@@ -215,7 +222,7 @@ class Scoring(nn.Module):
         normal, strange = (self._places(some) for some in (compared, exchanged))
         deviations = (strange - normal.mean(dim=0)) / normal.std(dim=0).clamp_min(LEAST_DEVIATION)
         least, most = NOTICED
-        self.trust[3:5] = ((deviations.median(dim=0).values - least) / (most - least)).clamp(0, 1)
+        self.trust[3:5] = ((lower_median(deviations) - least) / (most - least)).clamp(0, 1)
 
     @torch.no_grad()
     def calibrate_map(self, distances: torch.Tensor) -> None:

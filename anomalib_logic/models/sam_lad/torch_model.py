@@ -45,12 +45,6 @@ PICTURE = 128  # height and width of the pictures kept for explanations
 CHUNK = 1  # images compared at a time while fitting and testing
 
 
-def _as_bytes(images: torch.Tensor) -> torch.Tensor:
-    """Undo ImageNet's normalisation."""
-    mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    return ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-
-
 def _check_area_range(area_range: Sequence[float] | None) -> None:
     if area_range is not None and (len(area_range) != 2 or not 0 <= area_range[0] < area_range[1] <= 1):
         msg = f"area_range must be two shares of the image, the smaller first (0 <= a < b <= 1), got {area_range}"
@@ -58,7 +52,12 @@ def _check_area_range(area_range: Sequence[float] | None) -> None:
 
 
 class SamLadModel(nn.Module):
-    """Bank, objects, matching and measurement; see :class:`.lightning_model.SamLad` for the arguments."""
+    """Bank, objects, matching and measurement; see :class:`.lightning_model.SamLad` for the other arguments.
+
+    Args:
+        mean: Mean of each channel that images are normalised by; ImageNet's by default.
+        std: Standard deviation of each channel; ImageNet's by default.
+    """
 
     def __init__(
         self,
@@ -91,6 +90,8 @@ class SamLadModel(nn.Module):
         composition: bool = True,
         image_score: ImageScore = "max",
         sigma: float = 4.0,
+        mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+        std: Sequence[float] = IMAGENET_DEFAULT_STD,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -135,6 +136,8 @@ class SamLadModel(nn.Module):
         self.bank = Bank(half_precision_bank)
         self.scoring = Scoring(align, image_score, lite, self.backbone.grid)
         self.blur = GaussianBlur2d(sigma=sigma, channels=1) if sigma > 0 else nn.Identity()
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1))
 
     def _build_upsampler(self, weights: str | Path | None, factor: int) -> JbuUpsampler | None:
         if weights is None:
@@ -181,7 +184,7 @@ class SamLadModel(nn.Module):
         features = self.enlarge(maps, images)
         fine = features[:, : self.fine]
         coarse = self._standardize([resize(m, self.backbone.grid) for m in maps])[:, -self.coarse :]
-        found = self.objects(images, fine)
+        found = self.objects(self._normalize_for_objects(images), fine)
         boxes = bounding_boxes(found.masks)
         crops = crop(fine, boxes, self.object_size)
         crop_masks = crop_own(found.masks, boxes, self.object_size)
@@ -204,8 +207,17 @@ class SamLadModel(nn.Module):
             histogram=histogram,
             words=words.to(torch.uint8),
             found=found.found,
-            picture=_as_bytes(resize(images, (PICTURE, PICTURE))),
+            picture=self._as_bytes(resize(images, (PICTURE, PICTURE))),
         )
+
+    def _as_bytes(self, images: torch.Tensor) -> torch.Tensor:
+        """Undo the normalisation."""
+        return ((images * self.pixel_std + self.pixel_mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def _normalize_for_objects(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise by ImageNet's statistics, Segment Anything's, what is normalised by others."""
+        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+        return images * (self.pixel_std / std) + (self.pixel_mean - mean) / std
 
     def compare(self, query: Template, exclude: torch.Tensor | None = None) -> Comparison:
         """Find references, match objects and measure distances.
@@ -221,8 +233,8 @@ class SamLadModel(nn.Module):
         available = len(self.bank) - (exclude is not None)
         references = self.bank.search(query.key, min(self.k, available), exclude)
         if self.selection == "random":
-            choice = torch.randint(references.shape[1], (len(references), 1), device=references.device)
-            references = references.gather(1, choice)
+            # The random numbers are drawn when the bank is filled, so that an image has one result everywhere.
+            references = references.gather(1, self.bank.priority[references].argmax(dim=1, keepdim=True))
         descriptors, boxes, valid = (self.bank.get(n, references) for n in ("descriptors", "boxes", "valid"))
         scores = self.matching.scores(query.descriptors, query.boxes, descriptors, boxes)
         matches = self.matching(scores, query.valid, valid)
@@ -322,11 +334,15 @@ class SamLadModel(nn.Module):
 
     def look_up(self, images: torch.Tensor) -> tuple[Template, Comparison]:
         """Represent images and compare them with the bank, see :meth:`forward`."""
+        self.check_filled()
+        query = self.represent(images)
+        return query, self.compare(query)
+
+    def check_filled(self) -> None:
+        """Raise a ``RuntimeError`` if there is nothing to compare images with."""
         if not len(self.bank):
             msg = "the bank is empty: train the model (one epoch fills the bank) or load a checkpoint"
             raise RuntimeError(msg)
-        query = self.represent(images)
-        return query, self.compare(query)
 
     def score(self, query: Template, compared: Comparison) -> InferenceBatch:
         """Anomaly map and score of images that were compared with the bank, see :meth:`forward`."""
@@ -374,6 +390,11 @@ class SamLadModel(nn.Module):
             explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
         return explanations
 
+    def sample_size(self, most: int, most_bytes: int) -> int:
+        """Images whose enlarged features just reach so many bytes, not more than ``most``."""
+        size = 4 * sum(self.backbone.channels) * self.grid[0] * self.grid[1]
+        return min(most, -(-most_bytes // size))
+
     @torch.no_grad()
     def fit_objects(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
         """Calibrate the objects and cluster for the composition, on a sample of the normals.
@@ -385,14 +406,21 @@ class SamLadModel(nn.Module):
         """
         if self.upsampler is not None and not self.upsampler.loaded:
             logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
-        self.objects.fit(images, features[:, : self.fine], seed)
+        self.objects.fit(self._normalize_for_objects(images), features[:, : self.fine], seed)
         if self.composition is not None:
             self.composition.fit(features, seed)
 
     @torch.no_grad()
-    def fit(self, templates: list[Template]) -> None:
-        """Fill the bank and calibrate on it, each normal against the others."""
-        kept = self.bank.fill(templates, self.coreset)
+    def fit(self, templates: list[Template], seed: int = 0) -> None:
+        """Fill the bank and calibrate on it, each normal against the others.
+
+        Args:
+            templates: Results of :meth:`represent` for all normals.
+            seed: Seed of all random choices.
+        """
+        self.matching.reset()
+        self.scoring.reset()
+        kept = self.bank.fill(templates, self.coreset, seed)
         number = len(self.bank)
         if self.composition is not None:
             histograms = torch.cat([batch.histogram for batch in templates])
@@ -410,9 +438,9 @@ class SamLadModel(nn.Module):
         self.matching.calibrate(
             *(self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid")), neighbors
         )
-        self._calibrate_scoring()
+        self._calibrate_scoring(seed)
 
-    def _calibrate_scoring(self) -> None:
+    def _calibrate_scoring(self, seed: int) -> None:
         """Learn what is usual, from normals that are compared with all others."""
         sample = self._calibration_sample()
         parts = sample.split(CHUNK)
@@ -423,7 +451,7 @@ class SamLadModel(nn.Module):
         maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
         scores = [self.scoring.image_scores(m, c) for m, c in zip(maps, compared, strict=True)]
         self.scoring.calibrate_scores(torch.cat(scores))
-        self.scoring.calibrate_trust(compared, self._exchange(parts, compared))
+        self.scoring.calibrate_trust(compared, self._exchange(parts, compared, seed))
         self.scoring.calibrate_map(torch.cat(maps))
 
     def _calibration_sample(self) -> torch.Tensor:
@@ -446,11 +474,11 @@ class SamLadModel(nn.Module):
             query = self.bank.template(index)
             yield self.score(query, self.compare(query, exclude=index))
 
-    def _exchange(self, parts: Sequence[torch.Tensor], compared: list[Comparison]) -> list[Comparison]:
+    def _exchange(self, parts: Sequence[torch.Tensor], compared: list[Comparison], seed: int) -> list[Comparison]:
         """Compare some normals again after two windows of their features changed places; none without places."""
         if self.align != "combined":
             return []
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         exchanged = []
         for i in range(0, len(parts), -(-len(parts) // EXCHANGED)):
             features = exchange_windows(self.bank.get("coarse", parts[i]), generator)

@@ -62,6 +62,19 @@ def test_nearest_distance_holds_the_pairs_of_each_reference_once():
     assert [elements for elements in made.storages.values() if elements >= pairs] == [pairs] * 3
 
 
+def test_reference_that_does_not_count_is_told_apart_in_half_precision():
+    features, references, weights = nearest_case()
+    references[:, :, 1] = features  # would be the nearest, at distance 0
+    expected = nearest_distance(features, references, weights)
+    result = nearest_distance(features.half(), references.half(), weights.half())
+    torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.05)
+
+
+def test_distance_is_finite_where_no_reference_counts():
+    features, references, weights = nearest_case()
+    assert torch.isfinite(nearest_distance(features.half(), references.half(), torch.zeros_like(weights).half())).all()
+
+
 class Made(TorchDispatchMode):
     """Remember the storages that operations make, and their size."""
 

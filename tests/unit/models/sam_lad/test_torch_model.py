@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.covariance import LedoitWolf
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torchvision.transforms.v2.functional import normalize
 
 from anomalib_logic.models.sam_lad import bank as bank_module
 from anomalib_logic.models.sam_lad import composition, torch_model
@@ -117,6 +119,83 @@ def test_nearest_patch_is_that_of_any_other_image():
     expected = torch.cdist(query.flatten(2).transpose(1, 2), others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
     torch.testing.assert_close(bank.nearest_patch(query, exclude=torch.tensor([1, 2])), expected, atol=1e-3, rtol=1e-3)
     assert bank.nearest_patch(query).max() < 2e-3
+
+
+def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others(monkeypatch):
+    monkeypatch.setattr(bank_module, "PATCHES", 12)
+    bank, fields = Bank(half=False), template(4)
+    bank.fill([fields])
+    features = fields.coarse.flatten(2).transpose(1, 2)
+    for image in bank.owners.unique().tolist():
+        own = bank.owners == image
+        others = torch.cat([features[i] for i in range(4) if i != image])
+        chosen = bank.patches[~own]
+        for substitute in bank.substitutes[own]:
+            distances = torch.cdist(others, chosen).amin(dim=1)
+            farthest = others[distances.argmax()]
+            torch.testing.assert_close(substitute, farthest)
+            chosen = torch.cat([chosen, farthest[None]])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bank_depends_on_its_seed_alone(monkeypatch, seed):
+    monkeypatch.setattr(bank_module, "PATCHES", 7)
+    fields, banks = template(4), []
+    for global_seed, own_seed in ((0, seed), (1, seed), (1, seed + 1)):
+        torch.manual_seed(global_seed)
+        banks.append(Bank())
+        banks[-1].fill([fields], seed=own_seed)
+    states = [bank.state_dict() for bank in banks]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["patches"], states[2]["patches"])
+    assert not torch.equal(states[0]["priority"], states[2]["priority"])
+
+
+@torch.no_grad()
+def test_random_reference_is_one_of_the_nearest_and_always_the_same(normals):
+    model, images = filled(normals, selection="random", k=4), drawn(1, [SQUARES] * 6)
+    query = model.represent(images)
+    references = model.compare(query).references
+    assert torch.equal(model.compare(query).references, references)
+    nearest = model.bank.search(query.key, 4)
+    assert (nearest == references).any(dim=1).all()
+    assert not torch.equal(nearest[:, :1], references)
+
+
+EIGHT_BITS = torch.arange(256).repeat(3)[: 3 * 64 * 96 // 8].repeat(8).view(1, 3, 64, 96) / 255
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "statistics", [{}, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}], ids=["imagenet", "half"]
+)
+def test_picture_has_the_bytes_of_the_image_whatever_the_normalization(monkeypatch, statistics):
+    monkeypatch.setattr(torch_model, "PICTURE", 64)
+    model = SamLadModel(**{**SMALL, "image_size": (64, 64)}, **statistics)
+    pixels = EIGHT_BITS[..., :64]
+    picture = model.represent((pixels - model.pixel_mean) / model.pixel_std).picture
+    assert torch.equal(picture, (255 * pixels).round().to(torch.uint8))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", ["fit_objects", "represent"])
+def test_objects_are_found_on_images_of_imagenets_normalization(normals, step):
+    model = SamLadModel(**SMALL, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    seen = []
+    method = {"fit_objects": "fit", "represent": "forward"}[step]
+    original = getattr(model.objects, method)
+    setattr(model.objects, method, lambda images, *others: seen.append(images) or original(images, *others))
+    images = 2 * EIGHT_BITS - 1
+    if step == "fit_objects":
+        model.fit_objects(images, model.enlarge(model.features(images), images))
+    else:
+        model.represent(images)
+    torch.testing.assert_close(seen[0], normalize(EIGHT_BITS, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+
+
+def test_images_of_imagenets_normalization_are_not_changed_for_objects():
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(SamLadModel(**SMALL)._normalize_for_objects(images), images)
 
 
 def test_coreset_takes_the_farthest_point_each_time():
