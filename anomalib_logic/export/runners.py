@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.data import ImageBatch
+from lightning.pytorch import Callback
 from torch import nn
 
 from .files import fit, read
@@ -76,10 +77,10 @@ class EngineRunner(Runner):
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :meth:`Runner.__call__`."""
         batch = ImageBatch(image=torch.from_numpy(images).to(self._device))
-        if self.model.pre_processor is not None:
+        if isinstance(self.model.pre_processor, Callback):  # the engine runs no others
             self.model.pre_processor.on_predict_batch_start(None, self.model, batch, 0)
         batch = self.model.predict_step(batch, 0)
-        if self.model.post_processor is not None:
+        if isinstance(self.model.post_processor, Callback):
             self.model.post_processor.on_predict_batch_end(None, self.model, batch, batch, 0)
         found = {name: getattr(batch, name) for name in OUTPUTS}
         return _in_shape({name: value.cpu().numpy() for name, value in found.items() if value is not None})

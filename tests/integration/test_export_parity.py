@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reduced models predict the same in torch, ONNX Runtime and OpenVINO, alone and in batches of any size."""
+"""Reduced models predict the same in the engine, ONNX Runtime and OpenVINO, alone and in batches of any size."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_logic import Glcf, MVTecLoco, SamLad
-from anomalib_logic.export import OnnxRunner, OpenVINORunner, TorchRunner, verify
+from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.models.sam_lad import segment_anything
 
@@ -67,16 +67,16 @@ def trained(request, loco, tmp_path_factory):
 
 
 @pytest.mark.parametrize("runtime", [OnnxRunner, OpenVINORunner], ids=["onnxruntime", "openvino"])
-def test_predictions_are_torchs_within_the_tolerance_at_batch_1_and_4(trained, runtime):
+def test_predictions_are_the_engines_within_the_tolerance_at_batch_1_and_4(trained, runtime):
     model, path, images = trained
-    rows = verify(TorchRunner(model), runtime(path), images, batches=(1, 4))
+    rows = verify(EngineRunner(model), runtime(path), images, batches=(1, 4))
     assert [row.batch for row in rows] == [1, 4]
     assert not any(row.clamped for row in rows)
 
 
 def test_images_of_any_size_are_taken(trained):
     model, path, images = trained
-    verify(TorchRunner(model), OnnxRunner(path), images, batches=(2,), size=(80, 72))
+    verify(EngineRunner(model), OnnxRunner(path), images, batches=(2,), size=(80, 72))
 
 
 def test_graph_has_scores_labels_maps_and_masks(trained):
