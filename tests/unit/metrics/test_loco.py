@@ -189,11 +189,6 @@ def raise_threshold(category, maps):
     (category / "defects_config.json").write_text(json.dumps([{**CONFIG[0], "saturation_threshold": 1.01}]))
 
 
-def remove_kind(category, maps):
-    for folder in (category / "test", category / "ground_truth", maps / "tray" / "test"):
-        shutil.rmtree(folder / "structural_anomalies")
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -211,7 +206,6 @@ def remove_kind(category, maps):
         (remove_config, "defects_config.json does not exist"),
         (break_config, "is not valid JSON"),
         (raise_threshold, "saturation_threshold must be a share of the area in (0, 1], got 1.01"),
-        (remove_kind, "none in ['structural_anomalies']"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -268,7 +268,7 @@ def test_kind_without_images_is_named(test_set):
         metric.compute()
 
 
-@pytest.mark.parametrize(("argument", "value"), [("limit", 0), ("limit", 2), ("kind", "all")])
+@pytest.mark.parametrize(("argument", "value"), [("limit", 0), ("limit", 2), ("kind", "test/all")])
 def test_argument_out_of_range_is_refused(argument, value):
     with pytest.raises(ValueError, match=argument):
         AUsPRO(**{argument: value})
