@@ -150,7 +150,7 @@ class LocoEvaluator(Evaluator):
             if self._chosen or self.required:
                 raise
             logger.warning("the figures of anomaly maps are not reported: %s", error)
-            return [metric for metric in metrics if metric not in of_maps]
+            return [metric for metric in metrics if not isinstance(metric, AUsPRO)]
         for metric in of_maps:
             metric.restore_map = geometry.restore
         return metrics
