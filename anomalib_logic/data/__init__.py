@@ -12,12 +12,14 @@ from anomalib_logic._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .digit_anatomy import DigitAnatomy
+    from .image_files import check_image_files, read_image
     from .loco_layout import (
         ANOMALY_KINDS,
         DefectChannel,
         DefectConfig,
         anomaly_kind,
         anomaly_kinds,
+        category_kinds,
         mask_folder,
         read_defect_channels,
         read_defects_config,
@@ -33,9 +35,12 @@ __all__ = [
     "MVTecLocoDataset",
     "anomaly_kind",
     "anomaly_kinds",
+    "category_kinds",
+    "check_image_files",
     "mask_folder",
     "read_defect_channels",
     "read_defects_config",
+    "read_image",
 ]
 
 _HOMES = {
@@ -43,6 +48,8 @@ _HOMES = {
     "DigitAnatomy": ".digit_anatomy",
     "MVTecLoco": ".mvtec_loco",
     "MVTecLocoDataset": ".mvtec_loco",
+    "check_image_files": ".image_files",
+    "read_image": ".image_files",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -8,10 +8,13 @@ A category is one folder::
     train/good/*.png
     validation/good/*.png
     test/{good,logical_anomalies,structural_anomalies}/*.png
-    ground_truth/{logical_anomalies,structural_anomalies}/<image stem>/*.png    one PNG for each defect
+    ground_truth/{logical_anomalies,structural_anomalies}/<image stem>/*.png    one file for each defect
     defects_config.json                                                         one entry for each defect type
 
-Everything here reads such a folder and refuses what is broken, naming the file and the remedy.
+In AutoVI's layout the folders of anomalies are named after defects, each of them a kind of its own, and there is no
+``validation``. Images may have any of Anomalib's formats, masks any lossless one of them (see
+:mod:`~anomalib_logic.data.image_files` and :mod:`~anomalib_logic.data.mask_files`). Without ``ground_truth`` no image
+has masks. Everything here reads such a folder and refuses what is broken, naming the file and the remedy.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+
+from .image_files import list_images, read_size
+from .mask_files import list_masks, read_mask_size, read_mask_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +41,7 @@ SPLIT_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 GROUND_TRUTH_FOLDER = "ground_truth"
 DEFECTS_CONFIG_FILE = "defects_config.json"
 
+_RESERVED_NAMES = ("logical", "structural", "mean")  # of figures
 _CONFIG_KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
 
 
@@ -61,7 +67,7 @@ class DefectChannel:
     """One defect of one image.
 
     Args:
-        path: PNG file that the channel was read from.
+        path: File that the channel was read from.
         mask: Defect pixels at the original resolution, bool, shape ``(H, W)``.
         pixel_value: The file's one non-zero value, which names the defect type.
         config: Entry of ``defects_config.json`` for that value, or ``None`` if read without a configuration.
@@ -78,9 +84,10 @@ class LocoImage:
     """One image of a category.
 
     Args:
-        path: PNG file of the image.
-        kind: One of ``ANOMALY_KINDS``.
-        mask_folder: Folder with the image's masks, ``None`` if the image is normal.
+        path: File of the image.
+        kind: Name of the image's folder, one of :func:`category_kinds`.
+        mask_folder: Folder with the image's masks, ``None`` if the image is normal or the category has no
+            ``ground_truth``.
     """
 
     path: Path
@@ -88,25 +95,73 @@ class LocoImage:
     mask_folder: Path | None = None
 
 
-def anomaly_kind(image_path: str | PurePath) -> str:
-    """Tell from an image's path whether it is normal, a logical or a structural anomaly.
-
-    Only the name of the folder that holds the image counts, in POSIX as in Windows paths.
+def category_kinds(category_folder: str | Path) -> tuple[str, ...]:
+    """Return the kinds that a category's test images may have.
 
     Args:
-        image_path: Path of an image in the LOCO layout. The file need not exist.
+        category_folder: The category's folder.
 
     Returns:
-        ``"good"``, ``"logical_anomalies"`` or ``"structural_anomalies"``.
+        ``ANOMALY_KINDS``; in AutoVI's layout ``"good"`` and the names of the other folders in ``test``, sorted. A
+        category has AutoVI's layout if ``test`` has none of LOCO's two folders of anomalies, and there is
+        ``defects_config.json`` or a folder of masks for each image.
+
+    Raises:
+        ValueError: If a folder has a name that a figure has.
+    """
+    folder = Path(category_folder)
+    names = [path.name for path in _folders(folder / SPLIT_FOLDERS["test"]) if path.name != GOOD]
+    if not names or any(name in ANOMALY_KINDS for name in names) or not _has_channels(folder, names):
+        return ANOMALY_KINDS
+    reserved = [name for name in names if name in _RESERVED_NAMES]
+    if reserved:
+        msg = f"{folder / SPLIT_FOLDERS['test'] / reserved[0]} has the name of a figure; rename it as its masks' folder"
+        raise ValueError(msg)
+    return (GOOD, *names)
+
+
+def _has_channels(folder: Path, names: Sequence[str]) -> bool:
+    """Tell whether a category has what the masks of LOCO and AutoVI have: a configuration, or a folder an image."""
+    truth = folder / GROUND_TRUTH_FOLDER
+    return (folder / DEFECTS_CONFIG_FILE).is_file() or any(_folders(truth / name) for name in names)
+
+
+def has_ground_truth(category_folder: str | Path) -> bool:
+    """Tell whether a category has a ``ground_truth`` folder, without which no image has masks."""
+    return (Path(category_folder) / GROUND_TRUTH_FOLDER).is_dir()
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders right below a folder, which need not exist, sorted and without hidden ones."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
+
+
+def anomaly_kind(image_path: str | PurePath) -> str:
+    """Tell from an image's path whether it is normal, a logical or a structural anomaly, or which defect AutoVI's has.
+
+    The name of the folder that holds the image counts, in POSIX as in Windows paths. Only other names than LOCO's
+    need the category on disk, in AutoVI's layout.
+
+    Args:
+        image_path: Path of an image in the layout of LOCO or AutoVI. The file need not exist.
+
+    Returns:
+        ``"good"``, ``"logical_anomalies"`` or ``"structural_anomalies"``; in AutoVI's layout the folder's name.
 
     Raises:
         ValueError: If the image's folder is none of these.
     """
     kind = PureWindowsPath(str(image_path)).parent.name
-    if kind not in ANOMALY_KINDS:
-        msg = f"image_path must lie in a folder named one of {ANOMALY_KINDS}, got {str(image_path)!r}"
-        raise ValueError(msg)
-    return kind
+    if kind in ANOMALY_KINDS:
+        return kind
+    path = Path(image_path)
+    if len(path.parents) > 2 and path.parents[1].name == SPLIT_FOLDERS["test"]:
+        kind = path.parent.name
+        if kind in category_kinds(path.parents[2]):
+            return kind
+    msg = f"image_path must lie in a folder named one of {ANOMALY_KINDS}, got {str(image_path)!r}"
+    raise ValueError(msg)
 
 
 def anomaly_kinds(image_paths: Iterable[str | PurePath]) -> list[str]:
@@ -118,7 +173,7 @@ def mask_folder(image_path: str | Path) -> Path:
     """Return the folder that holds the masks of an anomalous image.
 
     Args:
-        image_path: ``<category>/test/<kind>/<stem>.png`` of an anomalous image.
+        image_path: ``<category>/test/<kind>/<stem>.<suffix>`` of an anomalous image.
 
     Returns:
         ``<category>/ground_truth/<kind>/<stem>``, whether or not it exists.
@@ -199,7 +254,7 @@ def read_defect_channels(
     configs: Sequence[DefectConfig] | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> list[DefectChannel]:
-    """Read all masks of one image, one channel for each PNG file, in the order of the file names.
+    """Read all masks of one image, one channel for each file, in the order of the file names.
 
     Args:
         folder: The image's mask folder, see :func:`mask_folder`.
@@ -210,15 +265,15 @@ def read_defect_channels(
         At least one channel.
 
     Raises:
-        FileNotFoundError: If the folder does not exist or holds no PNG file.
-        ValueError: If a file is no readable 8-bit PNG, has another size, has not exactly one non-zero value, or has
-            a value that ``configs`` does not list.
+        FileNotFoundError: If the folder does not exist or holds no image file.
+        ValueError: If a file is no mask (see :mod:`~anomalib_logic.data.mask_files`), has another size, has not exactly
+            one non-zero value, or has a value that ``configs`` does not list.
     """
     folder = Path(folder)
     by_value = None if configs is None else {config.pixel_value: config for config in configs}
     channels = []
-    for path in mask_files(folder):
-        pixels = _read_mask_pixels(path)
+    for path in list_masks(folder):
+        pixels = read_mask_values(path)
         if image_size is not None and pixels.shape != tuple(image_size):
             msg = f"mask {path} must be as large as its image, {_size(image_size)}, got {_size(pixels.shape)}"
             raise ValueError(msg)
@@ -236,54 +291,6 @@ def read_defect_channels(
     return channels
 
 
-def mask_files(folder: Path) -> list[Path]:
-    """Return an image's mask files, sorted; raise ``FileNotFoundError`` if there are none."""
-    files = png_files(folder) if folder.is_dir() else []
-    if not files:
-        fault = "holds no PNG file" if folder.is_dir() else "does not exist"
-        msg = f"mask folder {folder} {fault}; put the image's masks there, or remove the image"
-        raise FileNotFoundError(msg)
-    return files
-
-
-def png_files(folder: Path) -> list[Path]:
-    """Return the PNG files right below a folder, sorted; hidden and other files are left out."""
-    files = (path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
-    return sorted(path for path in files if path.is_file())
-
-
-def png_size(path: Path) -> tuple[int, int]:
-    """Read height and width in pixels from a PNG file's header.
-
-    Raises:
-        ValueError: If the file is no PNG.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise unreadable_png(path, error) from error
-
-
-def unreadable_png(path: str | Path, error: Exception) -> ValueError:
-    """Build the error for a file that cannot be decoded."""
-    return ValueError(f"{path} is not a readable PNG file ({error}); restore it or remove it from the data set")
-
-
-def _read_mask_pixels(path: Path) -> np.ndarray:
-    """Decode a mask to uint8, shape ``(H, W)``."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            mode = image.mode
-            pixels = np.array(image.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise unreadable_png(path, error) from error
-    if mode.startswith(("I", "F")):
-        msg = f"mask {path} must be an 8-bit greyscale PNG, got mode {mode!r}; convert it to 8 bits"
-        raise ValueError(msg)
-    return pixels
-
-
 def find_categories(root: str | Path) -> list[str]:
     """Return the names of the folders right below ``root`` that hold a ``train`` and a ``test`` folder, sorted."""
     root = Path(root)
@@ -297,7 +304,7 @@ def find_images(category_folder: str | Path, split: str) -> list[LocoImage]:
     """List a split's images and check its layout without decoding pixels.
 
     Checked: folders and kinds, that no split is empty, that images and mask folders belong together, that every image
-    and mask has a PNG header, and that masks are as large as their image.
+    and mask has the header of an image file, and that masks are as large as their image.
 
     Args:
         category_folder: The category's folder.
@@ -308,31 +315,32 @@ def find_images(category_folder: str | Path, split: str) -> list[LocoImage]:
 
     Raises:
         FileNotFoundError: If a folder, an image or a mask is missing.
-        ValueError: If ``split`` or a folder's name is unknown, a file is no PNG, or a mask's size differs.
+        ValueError: If ``split`` or a folder's name is unknown, a file is no image or no mask, two files differ only in
+            their suffix, or a mask's size differs.
     """
     if split not in SPLIT_FOLDERS:
         msg = f"split must be one of {tuple(SPLIT_FOLDERS)}, got {split!r}"
         raise ValueError(msg)
     category_folder = Path(category_folder)
     split_folder = category_folder / SPLIT_FOLDERS[split]
-    _check_kind_folders(split_folder, split)
-    images = [LocoImage(path, GOOD) for path in _find_pngs(split_folder / GOOD)]
+    kinds = category_kinds(category_folder) if split == "test" else (GOOD,)
+    _check_kind_folders(split_folder, split, kinds)
+    images = [LocoImage(path, GOOD) for path in list_images(split_folder / GOOD)]
     if not images:
         hint = " or choose another val_split_mode than 'from_dir'" if split == "val" else ""
-        msg = f"{split_folder / GOOD} holds no PNG image: the {split} split is empty. Put normal images there{hint}"
+        msg = f"{split_folder / GOOD} holds no image: the {split} split is empty. Put normal images there{hint}"
         raise FileNotFoundError(msg)
-    if split == "test":
-        anomalous = [image for kind in ANOMALY_KINDS[1:] for image in _find_anomalous(category_folder, kind)]
-        if not anomalous:
-            msg = f"{split_folder} has no anomalous image: at least one of {ANOMALY_KINDS[1:]} must hold a PNG image"
-            raise FileNotFoundError(msg)
-        images += anomalous
+    anomalous = [image for kind in kinds if kind != GOOD for image in _find_anomalous(category_folder, kind)]
+    if split == "test" and not anomalous:
+        msg = f"{split_folder} has no anomalous image: at least one of {kinds[1:]} must hold an image"
+        raise FileNotFoundError(msg)
+    images += anomalous
     for image in images:
         _check_headers(image)
     return images
 
 
-def _check_kind_folders(split_folder: Path, split: str) -> None:
+def _check_kind_folders(split_folder: Path, split: str, kinds: Sequence[str]) -> None:
     """Refuse a missing split folder and kinds that the split must not have."""
     if not split_folder.is_dir():
         msg = f"{split_folder} does not exist: the {split} split is missing. "
@@ -341,41 +349,37 @@ def _check_kind_folders(split_folder: Path, split: str) -> None:
         else:
             msg += f"Add it, or remove {split_folder.parent} to have an official category downloaded again"
         raise FileNotFoundError(msg)
-    allowed = ANOMALY_KINDS if split == "test" else (GOOD,)
-    for folder in sorted(split_folder.iterdir()):
-        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in allowed:
-            msg = f"unknown folder {folder}: folders in {split_folder.name} must be named one of {allowed}"
+    for folder in _folders(split_folder):
+        if folder.name not in kinds:
+            hint = f" (or all after defects, as in AutoVI, beside {DEFECTS_CONFIG_FILE})" if split == "test" else ""
+            msg = f"unknown folder {folder}: folders in {split_folder.name} must be named one of {kinds}{hint}"
             raise ValueError(msg)
-
-
-def _find_pngs(folder: Path) -> list[Path]:
-    return png_files(folder) if folder.is_dir() else []
 
 
 def _find_anomalous(category_folder: Path, kind: str) -> list[LocoImage]:
     """Pair the anomalous images of one kind with their mask folders."""
-    paths = _find_pngs(category_folder / SPLIT_FOLDERS["test"] / kind)
-    images = [LocoImage(path, kind, mask_folder(path)) for path in paths]
-    stems = {path.stem for path in paths}
+    paths = list_images(category_folder / SPLIT_FOLDERS["test"] / kind)
     truth_folder = category_folder / GROUND_TRUTH_FOLDER / kind
-    for folder in sorted(truth_folder.iterdir()) if truth_folder.is_dir() else []:
-        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in stems:
+    masked = has_ground_truth(category_folder)
+    stems = {path.stem for path in paths}
+    for folder in _folders(truth_folder):
+        if folder.name not in stems:
             image = category_folder / SPLIT_FOLDERS["test"] / kind / f"{folder.name}.png"
             msg = f"mask folder {folder} has no image {image}; restore the image or remove the masks"
             raise FileNotFoundError(msg)
-    return images
+    return [LocoImage(path, kind, truth_folder / path.stem if masked else None) for path in paths]
 
 
 def _check_headers(image: LocoImage) -> None:
     """Compare the sizes in the headers of an image and its masks."""
-    size = png_size(image.path)
+    size = read_size(image.path)
     if image.mask_folder is None:
         return
     if not image.mask_folder.is_dir():
         msg = f"image {image.path} has no mask: {image.mask_folder} does not exist; add that folder or remove the image"
         raise FileNotFoundError(msg)
-    for path in mask_files(image.mask_folder):
-        mask_size = png_size(path)
+    for path in list_masks(image.mask_folder):
+        mask_size = read_mask_size(path)
         if mask_size != size:
             msg = f"mask {path} must be as large as its image {image.path}, {_size(size)}, got {_size(mask_size)}"
             raise ValueError(msg)

@@ -9,44 +9,56 @@ all masks, keeps one plain string in each cell of its table, checks the layout, 
 
 from __future__ import annotations
 
+import logging
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from anomalib import TaskType
 from anomalib.data.dataclasses import ImageItem
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.datasets.image.mvtec_loco import CATEGORIES, DOWNLOAD_INFO
-from anomalib.data.utils import Split, TestSplitMode, ValSplitMode, download_and_extract, read_image
+from anomalib.data.utils import Split, TestSplitMode, ValSplitMode, download_and_extract
 from anomalib.data.utils.download import check_hash
 from anomalib.utils.path import resolve_dataset_root
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
+from .image_files import check_header, read_image
 from .loco_layout import (
+    ANOMALY_KINDS,
     DEFECTS_CONFIG_FILE,
     GOOD,
     SPLIT_FOLDERS,
     DefectConfig,
+    category_kinds,
     find_categories,
     find_images,
+    has_ground_truth,
     read_defect_channels,
     read_defects_config,
-    unreadable_png,
 )
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 
+logger = logging.getLogger(__name__)
+
+_HELD_OUT = 5  # one image in so many is held out for validation where a category in AutoVI's layout has none
+
 
 class MVTecLocoDataset(AnomalibDataset):
-    """Images of one category in the LOCO layout, each with all its masks merged into one.
+    """Images of one category in the layout of LOCO or AutoVI, each with all its masks merged into one.
 
-    Building the data set checks the layout and all PNG headers (see :func:`~.loco_layout.find_images`). Pixels are
-    decoded, and mask values compared with ``defects_config.json`` where the category has that file, when an item is
-    read. :func:`~.loco_layout.anomaly_kinds` tells the kinds of a batch from ``batch.image_path``.
+    Building the data set checks the layout and all headers (see :func:`~.loco_layout.find_images`), and refuses images
+    that Anomalib would misread (see :mod:`~.image_files`). In a category without ``ground_truth`` no item has a mask,
+    and the task is classification. Pixels are decoded, and mask values compared with ``defects_config.json`` where the
+    category has that file, when an item is read. :func:`~.loco_layout.anomaly_kinds` tells the kinds of a batch from
+    ``batch.image_path``.
 
     Args:
         root: Folder that holds the category's folder. ``None``: Anomalib's folder for data sets.
@@ -56,7 +68,8 @@ class MVTecLocoDataset(AnomalibDataset):
 
     Raises:
         FileNotFoundError: If a folder, an image or a mask is missing.
-        ValueError: If a folder's name is unknown, a file is no PNG, or a mask's size or pixel value is wrong.
+        ValueError: If a folder's name is unknown, a file is no image or one that Anomalib would misread, or a mask's
+            size or pixel value is wrong.
     """
 
     def __init__(
@@ -82,28 +95,19 @@ class MVTecLocoDataset(AnomalibDataset):
             index: Row of the table of samples.
 
         Returns:
-            Item with ``image`` (float32 in [0, 1], ``(3, H, W)``), ``gt_mask`` (bool, ``(H, W)``), ``gt_label``,
-            ``image_path`` and ``mask_path`` (the folder of the masks; ``None`` for a normal image).
+            Item with ``image`` (float32 in [0, 1], ``(3, H, W)``), ``gt_mask`` (bool, ``(H, W)``; ``None`` in a
+            category without ``ground_truth``), ``gt_label``, ``image_path`` and ``mask_path`` (the folder of the masks;
+            ``None`` for a normal image).
 
         Raises:
             FileNotFoundError: If a file has gone since the data set was built.
-            ValueError: If a PNG cannot be decoded, or a mask's size or pixel value is wrong.
+            ValueError: If a file cannot be decoded or would be misread, or a mask's size or pixel value is wrong.
         """
         sample = self.samples.iloc[index]
-        try:
-            image = read_image(sample.image_path, as_tensor=True)
-        except FileNotFoundError:
-            raise
-        except (OSError, SyntaxError, ValueError) as error:
-            raise unreadable_png(sample.image_path, error) from error
-        height, width = image.shape[-2:]
-        merged = torch.zeros(height, width, dtype=torch.bool)
-        if sample.mask_path:
-            configs = self._defects_config(sample.path)
-            for channel in read_defect_channels(sample.mask_path, configs, image_size=(height, width)):
-                merged |= channel.mask
-        # torchvision resizes no bool masks, and treats a plain tensor beside an image as no mask at all
-        gt_mask = Mask(merged.to(torch.uint8))
+        image = read_image(sample.image_path)
+        gt_mask = None
+        if self.task == TaskType.SEGMENTATION:
+            gt_mask = self._merged_mask(sample, image.shape[-2:])
         if self.augmentations:
             image, gt_mask = self.augmentations(image, gt_mask)
         return ImageItem(
@@ -113,6 +117,16 @@ class MVTecLocoDataset(AnomalibDataset):
             image_path=sample.image_path,
             mask_path=sample.mask_path,
         )
+
+    def _merged_mask(self, sample: Series, size: torch.Size) -> Mask:
+        """Read all masks of a row of the table and merge them; uint8, shape ``(H, W)``."""
+        merged = torch.zeros(size, dtype=torch.bool)
+        if sample.mask_path:
+            configs = self._defects_config(sample.path)
+            for channel in read_defect_channels(sample.mask_path, configs, image_size=tuple(size)):
+                merged |= channel.mask
+        # torchvision resizes no bool masks, and treats a plain tensor beside an image as no mask at all
+        return Mask(merged.to(torch.uint8))
 
     def _defects_config(self, category_folder: str) -> list[DefectConfig] | None:
         """Read a category's defects once; added data sets may hold rows of several categories."""
@@ -131,18 +145,22 @@ def make_loco_samples(category_folder: str | Path, split: str | Split | None = N
 
     Returns:
         One row an image with the strings ``path`` (the category's folder), ``split``, ``label`` (the kind),
-        ``image_path``, ``mask_path`` (the folder of the image's masks, ``""`` for a normal image), and ``label_index``
-        (0 normal, 1 anomalous).
+        ``image_path``, ``mask_path`` (the folder of the image's masks, ``""`` if it has none), and ``label_index``
+        (0 normal, 1 anomalous). The attribute ``task`` is classification if there is no ``ground_truth``.
 
     Raises:
         FileNotFoundError: If a folder, an image or a mask is missing.
-        ValueError: If ``split`` or a folder's name is unknown, a file is no PNG, or a mask's size differs.
+        ValueError: If ``split`` or a folder's name is unknown, a file is no image or one that Anomalib would misread,
+            or a mask's size differs.
     """
     folder = Path(category_folder)
     if split is not None:
         splits = [split.value if isinstance(split, Split) else split]
     else:
         splits = [name for name in SPLIT_FOLDERS if name != "val" or (folder / SPLIT_FOLDERS[name]).is_dir()]
+    images = [(name, image) for name in splits for image in find_images(folder, name)]
+    for _, image in images:
+        check_header(image.path)
     rows = [
         {
             "path": str(folder),
@@ -152,16 +170,23 @@ def make_loco_samples(category_folder: str | Path, split: str | Split | None = N
             "mask_path": "" if image.mask_folder is None else str(image.mask_folder),
             "label_index": int(image.kind != GOOD),
         }
-        for name in splits
-        for image in find_images(folder, name)
+        for name, image in images
     ]
     samples = DataFrame(rows)
-    samples.attrs["task"] = "segmentation"
+    masked = has_ground_truth(folder)
+    samples.attrs["task"] = (TaskType.SEGMENTATION if masked else TaskType.CLASSIFICATION).value
+    if not masked:
+        _warn_once(f"{folder} has no ground_truth folder: there are no masks, and so no figures of pixels")
     return samples
 
 
+@lru_cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
 class MVTecLoco(AnomalibDataModule):
-    """MVTec LOCO AD, or any folder of categories in its layout.
+    """MVTec LOCO AD, or any folder of categories in its layout or AutoVI's.
 
     An official category that is not on disk is downloaded (CC BY-NC-SA 4.0); any other folder below ``root`` that has
     the layout is taken as it is.
@@ -178,7 +203,8 @@ class MVTecLoco(AnomalibDataModule):
         augmentations: Augmentations of every split that has none of its own.
         test_split_mode: As in Anomalib: ``"from_dir"``, ``"synthetic"`` or ``"none"``.
         val_split_mode: As in Anomalib. ``"from_dir"`` takes the normal images of the ``validation`` folder, which only
-            this mode needs; with ``"none"`` there is no validation.
+            this mode needs; of a category in AutoVI's layout, which has none, every fifth training image instead. With
+            ``"none"`` there is no validation.
         test_split_ratio: As in Anomalib, for test modes that split.
         val_split_ratio: Share of the images that become the validation set, for validation modes that split.
         seed: Seed of random splits.
@@ -261,7 +287,22 @@ class MVTecLoco(AnomalibDataModule):
         self.train_data = self._make_dataset(Split.TRAIN)
         self.test_data = self._make_dataset(Split.TEST)
         if self.val_split_mode == ValSplitMode.FROM_DIR:
+            self._take_validation_images(folder)
+
+    def _take_validation_images(self, folder: Path) -> None:
+        """Take the validation folder, or training images where a category in AutoVI's layout has none."""
+        count = len(self.train_data)
+        if (folder / SPLIT_FOLDERS["val"]).is_dir() or category_kinds(folder) == ANOMALY_KINDS or count < _HELD_OUT:
             self.val_data = self._make_dataset(Split.VAL)
+            return
+        held_out = range(_HELD_OUT - 1, count, _HELD_OUT)
+        _warn_once(
+            f"{folder} has no {SPLIT_FOLDERS['val']} folder: {len(held_out)} of its {count} training images are the "
+            "validation set and are not trained on; set val_split_mode to choose another one"
+        )
+        train_data = self.train_data
+        self.val_data = train_data.subsample(list(held_out))
+        self.train_data = train_data.subsample([i for i in range(count) if i not in held_out])
 
     def _make_dataset(self, split: Split) -> MVTecLocoDataset:
         return MVTecLocoDataset(root=self.root, category=self.category, split=split)

@@ -21,14 +21,19 @@ def image_paths_of(data: Any) -> list[str] | None:
     return None if samples is None or "image_path" not in samples else [str(path) for path in samples["image_path"]]
 
 
-def test_image_paths(trainer: Trainer) -> list[str] | None:
-    """Return the paths of a test run's images, or ``None`` if they are not known (yet)."""
+def test_datasets(trainer: Trainer) -> list[Any]:
+    """Return a test run's data sets; ``None`` for one that is not known (yet)."""
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
-        return image_paths_of(getattr(datamodule, "test_data", None))
-    loaders = trainer.test_dataloaders
+        return [getattr(datamodule, "test_data", None)]
+    loaders = getattr(trainer, "test_dataloaders", None)
     loaders = loaders if isinstance(loaders, list) else [loaders]
-    paths = [image_paths_of(getattr(loader, "dataset", None)) for loader in loaders]
+    return [getattr(loader, "dataset", None) for loader in loaders]
+
+
+def test_image_paths(trainer: Trainer) -> list[str] | None:
+    """Return the paths of a test run's images, or ``None`` if they are not known (yet)."""
+    paths = [image_paths_of(dataset) for dataset in test_datasets(trainer)]
     return None if None in paths else [path for part in paths for path in part]
 
 

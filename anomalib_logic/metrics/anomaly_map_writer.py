@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_logic.data.loco_layout import anomaly_kind, png_size
+from anomalib_logic.data.image_files import read_size
+from anomalib_logic.data.loco_layout import anomaly_kind
 
-from ._test_images import run_before_post_processor, test_image_paths
-from .functional import resize_anomaly_map
+from ._test_images import run_before_post_processor, test_datasets, test_image_paths
 from .map_files import write_map
+from .map_geometry import MapGeometry, map_geometry
 from .protocol import check_test_images
 
 
@@ -22,7 +23,8 @@ class AnomalyMapWriter(Callback):
     """Write the maps of a test run in the layout of submissions to MVTec LOCO AD.
 
     The files are ``<output_dir>/<object>/test/<kind>/<stem>.tiff``: float32, as large as the image, with the scores
-    that the model gives, before the post-processor clamps them. MVTec's own script and
+    that the model gives, before the post-processor clamps them. Maps of a model that crops its images (``CenterCrop``)
+    are placed on them again, with the lowest score of the map around the crop. MVTec's own script and
     ``python -m anomalib_logic.metrics.loco`` read them.
 
     Args:
@@ -30,7 +32,8 @@ class AnomalyMapWriter(Callback):
             the run's results.
 
     Raises:
-        ValueError: At setup, if the test images do not lie in the LOCO layout; on a map that is not finite.
+        ValueError: At setup, if the test images do not lie in the layout of LOCO or AutoVI, or the pre-processing does
+            more to their geometry than resizes and centre crops; on a map that is not finite.
         NotADirectoryError: At setup, if ``output_dir`` is a file.
 
     Example:
@@ -41,6 +44,7 @@ class AnomalyMapWriter(Callback):
 
     def __init__(self, output_dir: str | Path | None = None) -> None:
         self.output_dir = None if output_dir is None else Path(output_dir)
+        self._geometry = MapGeometry()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check folder and layout before the run."""
@@ -51,13 +55,12 @@ class AnomalyMapWriter(Callback):
             msg = f"output_dir must be a folder or not exist, got the file {folder}"
             raise NotADirectoryError(msg)
         if getattr(trainer, "datamodule", None) is not None:
-            self._check_layout(trainer)
+            self._check_data(trainer, pl_module)
         run_before_post_processor(trainer, pl_module, self)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the layout now if the data was not known at setup."""
-        del pl_module
-        self._check_layout(trainer)
+        """Check the data now if it was not known at setup."""
+        self._check_data(trainer, pl_module)
 
     @torch.no_grad()
     def on_test_batch_end(
@@ -69,7 +72,7 @@ class AnomalyMapWriter(Callback):
             raise ValueError(msg)
         for anomaly_map, path in zip(batch.anomaly_map, map(Path, batch.image_path), strict=True):
             try:
-                resized = resize_anomaly_map(anomaly_map.squeeze(0), png_size(path))
+                resized = self._geometry.restore(anomaly_map.squeeze(0), read_size(path))
             except ValueError as error:
                 msg = f"{path}: {error}"
                 raise ValueError(msg) from error
@@ -79,8 +82,9 @@ class AnomalyMapWriter(Callback):
     def _folder(self, trainer: Trainer) -> Path:
         return self.output_dir or Path(trainer.default_root_dir) / "anomaly_maps"
 
-    @staticmethod
-    def _check_layout(trainer: Trainer) -> None:
+    def _check_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the layout and the pre-processing."""
+        self._geometry = map_geometry(test_datasets(trainer), pl_module)
         paths = test_image_paths(trainer)
         if paths is not None:
             check_test_images(paths)

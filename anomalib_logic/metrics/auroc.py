@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from anomalib.metrics import AnomalibMetric
 
-from anomalib_logic.data.loco_layout import ANOMALY_KINDS, anomaly_kinds
+from anomalib_logic.data.loco_layout import anomaly_kinds
 
-from .loco_metric import LocoMetric, image_key, on_reliable_device
-from .protocol import check_test_images, image_auroc, require_kinds
+from .loco_metric import LocoMetric, on_reliable_device, text_key
+from .protocol import check_test_images, image_auroc, metric_name, require_kinds
 
 
 class _LocoAUROC(LocoMetric):
@@ -38,35 +38,36 @@ class _LocoAUROC(LocoMetric):
         if not torch.isfinite(scores).all():
             msg = f"image scores must be finite, got {scores.tolist()} for {list(image_path)}"
             raise ValueError(msg)
-        kinds = [ANOMALY_KINDS.index(kind) for kind in anomaly_kinds(image_path)]
-        keys = [image_key(path) for path in image_path]
+        kinds = [self._kind_key(kind) for kind in anomaly_kinds(image_path)]
+        keys = [text_key(path) for path in image_path]
         columns = [scores.new_tensor(keys), scores.new_tensor(kinds), scores]
         self.images.append(torch.stack(columns, dim=1).flatten())
 
     def compute(self) -> torch.Tensor:
         """Compute the figure, float32 scalar in [0, 1]."""
         images = {int(row[0]): row for row in self._gather("images").view(-1, 3).flip(0).tolist()}
-        kinds = [ANOMALY_KINDS[int(kind)] for _, kind, _ in images.values()]
+        kinds = [self._kind_name(kind) for _, kind, _ in images.values()]
         scores = torch.tensor([score for _, _, score in images.values()], dtype=torch.float64)
         return torch.tensor(image_auroc(kinds, scores, self.kind), device=self.device)
 
 
 class LocoAUROC(AnomalibMetric, _LocoAUROC):
-    """Image AUROC of one kind of anomalies against the good images, or the mean of the two kinds.
+    """Image AUROC of one kind of anomalies against the good images, or the mean over the kinds.
 
-    The mean is the figure of MVTec LOCO AD; it is not the AUROC over all images. Its name in a test run is
-    ``AUROC_<kind>`` with the prefix before it.
+    The mean of the two kinds is the figure of MVTec LOCO AD; in AutoVI's layout it is over all folders of anomalies. It
+    is not the AUROC over all images. Its name in a test run is ``AUROC_<kind>`` with the prefix before it.
 
     Args:
-        kind: ``"logical"``, ``"structural"`` or ``"mean"``.
+        kind: ``"logical"``, ``"structural"`` or ``"mean"``, or in AutoVI's layout ``"mean"`` or the name of a folder of
+            anomalies.
         fields: Fields of the batch with image scores and paths.
         prefix: Goes before the metric's name.
         strict: As in Anomalib: whether a batch without these fields is an error.
         **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: If ``kind`` is unknown; on update, if an image does not lie in the LOCO layout or a score is not
-            finite; on compute, if there is no image of a kind that the figure needs.
+        ValueError: If ``kind`` is no name; on update, if an image does not lie in the layout of LOCO or AutoVI or a
+            score is not finite; on compute, if there is no image of a kind that the figure needs.
 
     Example:
         >>> from anomalib.metrics import Evaluator
@@ -84,4 +85,4 @@ class LocoAUROC(AnomalibMetric, _LocoAUROC):
         **kwargs: Any,
     ) -> None:
         super().__init__(fields=fields, prefix=prefix, strict=strict, kind=kind, **kwargs)
-        self.name = f"{prefix}AUROC_{kind}"
+        self.name = f"{prefix}AUROC_{metric_name(kind)}"

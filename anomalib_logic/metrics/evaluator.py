@@ -14,14 +14,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn import ModuleList
 from torchmetrics import MetricCollection, SumMetric
 
-from anomalib_logic.data.loco_layout import read_defects_config
+from anomalib_logic.data.loco_layout import anomaly_kinds, read_defects_config
 
 from ._raw_scores import InUnitInterval
-from ._test_images import image_paths_of, run_before_post_processor, test_image_paths
+from ._test_images import image_paths_of, run_before_post_processor, test_datasets, test_image_paths
 from .auroc import LocoAUROC
 from .functional.spro import check_limit
 from .loco_metric import LocoMetric
-from .protocol import KINDS, check_test_images
+from .map_geometry import map_geometry
+from .protocol import KINDS, check_test_images, figure_kinds
 from .spro import AUsPRO
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,11 @@ logger = logging.getLogger(__name__)
 class LocoEvaluator(Evaluator):
     """Evaluator with the figures of MVTec LOCO AD: image AUROC and AU-sPRO, logical, structural and their mean.
 
+    In AutoVI's layout the figures are of each folder of anomalies and their mean.
+
     Works with every Anomalib model. The figures are computed from maps and scores as the model gives them, before the
-    post-processor clamps them to [0, 1]; other metrics see the processed batch as in Anomalib's evaluator. AU-sPRO
-    metrics share their work and their memory.
+    post-processor clamps them to [0, 1], and maps of a model that crops its images are placed on them again; other
+    metrics see the processed batch as in Anomalib's evaluator. AU-sPRO metrics share their work and their memory.
 
     Args:
         val_metrics: Validation metrics.
@@ -45,7 +48,8 @@ class LocoEvaluator(Evaluator):
             are reported beside the other metrics, on data of another layout none.
 
     Raises:
-        ValueError: If a limit is not in (0, 1]; at setup, if the figures are required and the data does not allow them.
+        ValueError: If a limit is not in (0, 1]; at setup, if the figures are required and the data does not allow them,
+            or the pre-processing does more to the images' geometry than resizes and centre crops.
         FileNotFoundError: At setup, if the figures are required and a file of the ground truth is missing.
 
     Example:
@@ -84,17 +88,18 @@ class LocoEvaluator(Evaluator):
             paths = image_paths_of(getattr(datamodule, "val_data", None))
             if isinstance(metric, LocoMetric) and paths is not None:
                 metric.check_images(paths)
+            if isinstance(metric, AUsPRO):
+                metric.restore_map = map_geometry([getattr(datamodule, "val_data", None)], pl_module).restore
         if stage == "test" or (stage == "fit" and (self._chosen or self.required)):
-            self._choose(trainer)
+            self._choose(trainer, pl_module)
         if stage == "test":
             run_before_post_processor(trainer, pl_module, self._update)
         super().setup(trainer, pl_module, stage)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the figures now if the data was not known at setup."""
-        del pl_module
         if getattr(trainer, "datamodule", None) is None:
-            self._choose(trainer)
+            self._choose(trainer, pl_module)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
@@ -170,23 +175,42 @@ class LocoEvaluator(Evaluator):
             logger.warning("the figures of MVTec LOCO AD are not reported: %s", error)
             return {}
 
-    def _choose(self, trainer: Trainer) -> None:
+    def _choose(self, trainer: Trainer, pl_module: LightningModule | None = None) -> None:
         """Take the chosen metrics, or else those of the protocol that the data allows."""
         paths = test_image_paths(trainer)
         metrics = list(self._chosen)
         if paths is None:
             metrics = metrics or (_protocol_metrics(self.limits) if self.required else [])
         elif metrics or self.required:
-            metrics = metrics or _protocol_metrics(self.limits, paths if self.per_defect else None)
+            metrics = metrics or _protocol_metrics(self.limits, paths, self.per_defect)
             for metric in metrics:
                 metric.check_images(paths)
         else:
             metrics = _allowed(paths, self.limits, self.per_defect)
+        metrics = self._place_maps(metrics, trainer, pl_module)
         self.loco_metrics = _collection(metrics)
         self.loco_metrics.reset()  # of what a run that failed has left
         self._names = {key: metric.name for key, metric in self.loco_metrics.items(copy_state=False)}
         if self.compute_on_cpu and trainer.num_devices == 1:
             self.metrics_to_cpu(metrics)
+
+    def _place_maps(
+        self, metrics: list[LocoMetric], trainer: Trainer, pl_module: LightningModule | None
+    ) -> list[LocoMetric]:
+        """Tell the metrics where on an image its map lies; leave those of maps out, or raise, if that is not known."""
+        of_maps = [metric for metric in metrics if isinstance(metric, AUsPRO)]
+        if not of_maps:
+            return metrics
+        try:
+            geometry = map_geometry(test_datasets(trainer), pl_module)
+        except ValueError as error:
+            if self._chosen or self.required:
+                raise
+            logger.warning("the figures of anomaly maps are not reported: %s", error)
+            return [metric for metric in metrics if not isinstance(metric, AUsPRO)]
+        for metric in of_maps:
+            metric.restore_map = geometry.restore
+        return metrics
 
 
 class _BeforePostProcessor(Callback):
@@ -212,24 +236,32 @@ def _collection(metrics: Sequence[LocoMetric]) -> MetricCollection:
     return MetricCollection(named, compute_groups=list(groups.values()) or False)
 
 
-def _protocol_metrics(limits: Sequence[float], paths_for_defects: Iterable[str] | None = None) -> list[LocoMetric]:
-    """Make the protocol's metrics, with one a defect type if paths are given."""
-    metrics: list[LocoMetric] = [LocoAUROC(kind, prefix="image_") for kind in KINDS]
-    metrics += [AUsPRO(limit, kind, prefix="pixel_") for limit, kind in product(limits, KINDS)]
-    if paths_for_defects is not None:
-        configs = read_defects_config(check_test_images(paths_for_defects))
+def _protocol_metrics(
+    limits: Sequence[float], paths: Sequence[str] | None = None, per_defect: bool = False
+) -> list[LocoMetric]:
+    """Make the protocol's metrics for test images, if these are known, and with one a defect type if wanted."""
+    kinds = KINDS if paths is None else figure_kinds(anomaly_kinds(paths))
+    metrics: list[LocoMetric] = [LocoAUROC(kind, prefix="image_") for kind in kinds]
+    metrics += [AUsPRO(limit, kind, prefix="pixel_") for limit, kind in product(limits, kinds)]
+    if per_defect and paths is not None:
+        configs = read_defects_config(check_test_images(paths))
+        # AutoVI's folders have the names of defects, but the figures differ: of images here, of regions there
+        prefix = "pixel_" if kinds == KINDS else "pixel_defect_"
         names = [config.defect_name for config in configs]
-        metrics += [AUsPRO(limit, defect=name, prefix="pixel_") for limit, name in product(limits, names)]
+        metrics += [AUsPRO(limit, defect=name, prefix=prefix) for limit, name in product(limits, names)]
     return metrics
 
 
 def _allowed(paths: Sequence[str], limits: Sequence[float], per_defect: bool) -> list[LocoMetric]:
     """Make those of the protocol's metrics that the test images allow, and say in the log why others are left out."""
     metrics = []
-    try:
-        candidates = _protocol_metrics(limits, paths if per_defect else None)
-    except (OSError, ValueError):
-        candidates = _protocol_metrics(limits)
+    candidates = []
+    for arguments in ((paths, per_defect), (paths, False), (None, False)):
+        try:
+            candidates = _protocol_metrics(limits, *arguments)
+            break
+        except (OSError, ValueError):
+            continue
     for metric in candidates:
         try:
             metric.check_images(paths)

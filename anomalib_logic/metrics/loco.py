@@ -5,8 +5,10 @@
 
     python -m anomalib_logic.metrics.loco --dataset DIR --object NAME --anomaly-maps DIR [--output FILE]
 
-The maps are ``<maps>/<object>/test/{good,logical_anomalies,structural_anomalies}/<stem>.tiff``, one for each test
-image, with real numbers of any range; a map of another size than its image is resized bilinearly.
+The maps are ``<maps>/<object>/test/<folder>/<stem>.tiff``, one for each test image, with real numbers of any range; a
+map of another size than its image is resized bilinearly. The folders are LOCO's ``good``, ``logical_anomalies`` and
+``structural_anomalies``, or in AutoVI's layout ``good`` and the names of defects. Figures that a data set does not
+allow are left out, and the standard error says which.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -24,26 +26,28 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from anomalib_logic.data.image_files import list_images
 from anomalib_logic.data.loco_layout import (
+    GROUND_TRUTH_FOLDER,
     SPLIT_FOLDERS,
     DefectConfig,
+    category_kinds,
     find_categories,
     find_images,
+    has_ground_truth,
     read_defects_config,
 )
 
 from .functional import SproCurve, au_spro
 from .map_files import find_maps, read_map
 from .protocol import (
-    KIND_FOLDERS,
-    KINDS,
     MEAN,
     ImageScores,
     defect_curve,
     image_auroc,
     kind_curve,
+    mean_folders,
     measure_image,
-    require_kinds,
     return_free_memory,
 )
 
@@ -64,13 +68,12 @@ def find_pairs(dataset: Path, name: str, anomaly_maps: Path) -> list[tuple[Path,
 
     Raises:
         FileNotFoundError: If the object, an image, a mask or a map is missing.
-        ValueError: If a folder, file or map is not as it must be, or there is no image of one of the kinds.
+        ValueError: If a folder, file or map is not as it must be.
     """
     if not (dataset / name).is_dir():
         msg = f"object must be a folder of {dataset}: {tuple(find_categories(dataset))}, got {name!r}"
         raise FileNotFoundError(msg)
     images = find_images(dataset / name, "test")
-    require_kinds([image.kind for image in images], MEAN)
     folder = anomaly_maps / name / SPLIT_FOLDERS["test"]
     kinds = dict.fromkeys(image.kind for image in images)
     maps = {kind: find_maps(folder / kind) for kind in kinds}
@@ -110,34 +113,57 @@ def evaluate(
         progress: Show a progress bar on the standard error.
 
     Returns:
-        ``localization`` and ``classification`` as in MVTec's file; of several objects their mean, and each object's
-        under ``objects``.
+        ``localization`` and ``classification`` as in MVTec's file, with the figures that the data allows: of a category
+        without one of LOCO's kinds neither that kind's nor the mean, of one without ``ground_truth`` no localization.
+        Of several objects the mean of each figure over those that have it, their number under ``number_of_objects``,
+        and each object's figures under ``objects``.
 
     Raises:
         FileNotFoundError: If the object, an image, a mask or a map is missing.
-        ValueError: If a folder, file, mask or map is not as it must be, or there is no image of one of the kinds.
+        ValueError: If a folder, file, mask or map is not as it must be.
     """
     dataset, anomaly_maps = Path(dataset), Path(anomaly_maps)
     names = list(dict.fromkeys(names))
     jobs = {name: find_pairs(dataset, name, anomaly_maps) for name in names}
-    configs = {name: read_defects_config(dataset / name) for name in names}
+    configs = {
+        name: read_defects_config(dataset / name) if has_ground_truth(dataset / name) else None for name in names
+    }
     results = {}
     with tqdm(total=sum(map(len, jobs.values())), unit="map", disable=not progress) as bar:
         for name in names:
             bar.set_description(name)
             images = _measure(jobs[name], configs[name], workers, bar)
-            results[name] = figures(images, configs[name] if per_defect else ())
+            results[name] = figures(images, configs[name], per_defect)
     if len(names) == 1:
         return results[names[0]]
     common = [
         {key: {k: v for k, v in part.items() if k != "auc_spro_per_defect"} for key, part in result.items()}
         for result in results.values()
     ]
-    return {**_mean(common), "objects": results}
+    return {**_combine(common, _mean), "number_of_objects": _combine(common, len), "objects": results}
+
+
+def left_out(dataset: Path, name: str) -> list[str]:
+    """Say which figures of an object are left out, one sentence for each reason.
+
+    Args:
+        dataset: Folder of the data set.
+        name: Name of the object, a folder of the data set.
+    """
+    folder = dataset / name / SPLIT_FOLDERS["test"]
+    kinds = [kind for kind in category_kinds(dataset / name) if list_images(folder / kind)]
+    sentences = [
+        f"{name}: no test images in {kind}, so its figures and the mean are left out"
+        for kind in mean_folders(kinds)
+        if kind not in kinds
+    ]
+    if not has_ground_truth(dataset / name):
+        sentences.append(f"{name}: no {GROUND_TRUTH_FOLDER} folder and so no masks: localization is left out")
+    return sentences
 
 
 def _measure(
-    pairs: Sequence[tuple[Path, Path]], configs: Sequence[DefectConfig], workers: int, bar: tqdm
+    pairs: Sequence[tuple[Path, Path]], configs: Sequence[DefectConfig] | None, workers: int, bar: tqdm
 ) -> list[ImageScores]:
     """Measure all maps of an object; at most one map for each worker is in memory."""
     numbers = count(1)
@@ -157,38 +183,52 @@ def _measure(
         pool.shutdown(cancel_futures=True)
 
 
-def figures(images: Sequence[ImageScores], configs: Sequence[DefectConfig] = ()) -> dict[str, Any]:
+def figures(
+    images: Sequence[ImageScores], configs: Sequence[DefectConfig] | None, per_defect: bool = False
+) -> dict[str, Any]:
     """Compute an object's figures from what is kept of its maps.
 
     Args:
         images: All test images.
-        configs: Defects for a figure each; one that no image shows gets ``None``.
+        configs: The object's defects; ``None``: the masks were not read.
+        per_defect: Also compute a figure for each defect; one that no image shows gets ``None``.
 
     Returns:
-        ``localization`` (``auc_spro`` at each limit, for each kind and their mean) and ``classification``
-        (``auc_roc`` of the maps' maxima).
+        ``localization`` (``auc_spro`` at each limit, for each kind and their mean; missing without masks) and
+        ``classification`` (``auc_roc`` of the maps' maxima).
     """
-    auc_spro = {folder: _at_limits(kind_curve(images, folder)) for folder in KIND_FOLDERS.values()}
-    auc_spro[MEAN] = _mean(list(auc_spro.values()))
+    kinds = [image.kind for image in images]
+    folders = [folder for folder in mean_folders(kinds) if folder in kinds]
+    with_mean = len(folders) == len(mean_folders(kinds))
+    scores = torch.tensor([image.image_score for image in images], dtype=torch.float64)
+    auc_roc = {kind: image_auroc(kinds, scores, kind) for kind in (*folders, *([MEAN] if with_mean else []))}
+    results: dict[str, Any] = {"classification": {"auc_roc": auc_roc}}
+    if configs is None:
+        return results
+    auc_spro = {folder: _at_limits(kind_curve(images, folder)) for folder in folders}
+    if with_mean:
+        auc_spro[MEAN] = _combine(list(auc_spro.values()), _mean)
     localization: dict[str, Any] = {"auc_spro": auc_spro}
-    if configs:
+    if per_defect:
         curves = {config.defect_name: defect_curve(images, config.pixel_value) for config in configs}
         localization["auc_spro_per_defect"] = {name: curve and _at_limits(curve) for name, curve in curves.items()}
-    scores = torch.tensor([image.image_score for image in images], dtype=torch.float64)
-    kinds = [image.kind for image in images]
-    auc_roc = {KIND_FOLDERS.get(kind, kind): image_auroc(kinds, scores, kind) for kind in KINDS}
-    return {"localization": localization, "classification": {"auc_roc": auc_roc}}
+    return {"localization": localization, **results}
 
 
 def _at_limits(curve: SproCurve) -> dict[str, float]:
     return {str(limit): float(au_spro(curve.fpr, curve.spro, limit)) for limit in LIMITS}
 
 
-def _mean(results: Sequence[Any]) -> Any:
-    """Average nested dictionaries of numbers with the same keys."""
-    if isinstance(results[0], dict):
-        return {key: _mean([result[key] for result in results]) for key in results[0]}
-    return sum(results) / len(results)
+def _mean(figures: Sequence[float]) -> float:
+    return sum(figures) / len(figures)
+
+
+def _combine(results: Sequence[Any], function: Callable[[Sequence[float]], float]) -> Any:
+    """Apply a function to the numbers with the same keys in nested dictionaries, of which some may lack some."""
+    if not isinstance(results[0], dict):
+        return function(results)
+    keys = dict.fromkeys(key for result in results for key in result)
+    return {key: _combine([result[key] for result in results if key in result], function) for key in keys}
 
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
@@ -242,6 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         torch.set_num_threads(threads)
+    for name in dict.fromkeys(options.object):
+        for sentence in left_out(options.dataset, name):
+            print(sentence, file=sys.stderr)
     if options.output is None:
         print(json.dumps(results, indent=4))
         return 0

@@ -6,13 +6,15 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
 from torchmetrics import Metric
 
-from .protocol import KINDS
+from anomalib_logic.data.loco_layout import ANOMALY_KINDS
+
+from .protocol import KIND_FOLDERS, KINDS
 
 _KEY_BYTES = 6  # what a float64 represents exactly
 
@@ -25,11 +27,11 @@ class LocoMetric(Metric):
 
     Args:
         states: Name and dtype of each state.
-        kind: ``"logical"``, ``"structural"`` or ``"mean"``.
+        kind: ``"logical"``, ``"structural"``, ``"mean"``, or the name of a folder of test images (AutoVI's layout).
         **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: If ``kind`` is unknown.
+        ValueError: If ``kind`` is no name of a folder.
     """
 
     is_differentiable = False
@@ -38,10 +40,11 @@ class LocoMetric(Metric):
 
     def __init__(self, states: dict[str, torch.dtype], kind: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if kind not in KINDS:
-            msg = f"kind must be one of {KINDS}, got {kind!r}"
+        if not isinstance(kind, str) or not kind or PureWindowsPath(kind).name != kind:
+            msg = f"kind must be one of {KINDS} or the name of a folder of test images, got {kind!r}"
             raise ValueError(msg)
         self.kind = kind
+        self._kind_names = {text_key(name): name for name in (*ANOMALY_KINDS, KIND_FOLDERS.get(kind, kind))}
         self._dtypes = states
         for name in states:
             self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -49,6 +52,16 @@ class LocoMetric(Metric):
     @abstractmethod
     def check_images(self, image_paths: Sequence[str | Path]) -> None:
         """Raise ``ValueError`` or ``FileNotFoundError`` if the test images do not allow this figure."""
+
+    def _kind_key(self, kind: str) -> int:
+        """Number of a kind, the same in every process."""
+        key = text_key(kind)
+        self._kind_names[key] = kind
+        return key
+
+    def _kind_name(self, key: float) -> str:
+        """Kind of a number; that of images that only other processes saw has no name here."""
+        return self._kind_names.get(int(key), f"kind {int(key)}")
 
     def _gather(self, name: str) -> torch.Tensor:
         """Concatenate one state over all updates."""
@@ -64,9 +77,9 @@ class LocoMetric(Metric):
         super()._sync_dist(*args, **kwargs)
 
 
-def image_key(image_path: str | Path) -> int:
-    """Number that identifies an image in every process, below 2 to the power of 48."""
-    return int.from_bytes(blake2b(str(image_path).encode(), digest_size=_KEY_BYTES).digest(), "big")
+def text_key(text: str | Path) -> int:
+    """Number that identifies an image's path or a kind in every process, below 2 to the power of 48."""
+    return int.from_bytes(blake2b(str(text).encode(), digest_size=_KEY_BYTES).digest(), "big")
 
 
 def on_reliable_device(tensor: torch.Tensor) -> torch.Tensor:

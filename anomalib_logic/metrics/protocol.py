@@ -4,14 +4,16 @@
 """The MVTec LOCO AD protocol: which images and regions each figure considers.
 
 A *logical* figure considers the good images and those with logical anomalies, a *structural* one the good images and
-those with structural anomalies, and the *mean* is the mean of the two. A figure of one defect type considers the
-good images and those that show the defect, and of the latter's regions only the defect's.
+those with structural anomalies, and the *mean* is the mean of the two. In AutoVI's layout each folder of anomalies is a
+kind, whose figure considers the good images and that folder's, and the mean is over all kinds. A figure of one defect
+type considers the good images and those that show the defect, and of the latter's regions only the defect's.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,19 +22,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from anomalib_logic.data.image_files import read_size
 from anomalib_logic.data.loco_layout import (
+    ANOMALY_KINDS,
     GOOD,
+    GROUND_TRUTH_FOLDER,
     LOGICAL_ANOMALIES,
     SPLIT_FOLDERS,
     STRUCTURAL_ANOMALIES,
     DefectConfig,
     anomaly_kind,
-    mask_files,
+    has_ground_truth,
     mask_folder,
-    png_size,
     read_defect_channels,
     read_defects_config,
 )
+from anomalib_logic.data.mask_files import list_masks
 
 from .functional import (
     ScoreCounts,
@@ -88,31 +93,37 @@ class ImageScores:
         return max(float(part.values[-1]) for part in parts if len(part.values))
 
 
-def measure_image(anomaly_map: torch.Tensor, image_path: str | Path, configs: Sequence[DefectConfig]) -> ImageScores:
-    """Resize a map to its image's original size, and count the scores in each of the image's defect channels.
+def measure_image(
+    anomaly_map: torch.Tensor,
+    image_path: str | Path,
+    configs: Sequence[DefectConfig] | None,
+    restore: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = resize_anomaly_map,
+) -> ImageScores:
+    """Place a map on its image at the original size, and count the scores in each of the image's defect channels.
 
     Args:
         anomaly_map: Map, real dtype, shape ``(h, w)``.
-        image_path: ``<category>/test/<kind>/<stem>.png``; masks are read from the category's ``ground_truth``.
-        configs: The category's defects.
+        image_path: ``<category>/test/<kind>/<stem>.<suffix>``; masks are read from the category's ``ground_truth``.
+        configs: The category's defects; ``None``: masks are not read, and all scores count as defect-free.
+        restore: Places a map on an image of the given height and width.
 
     Returns:
         The image's scores, on the map's device.
 
     Raises:
         FileNotFoundError: If an anomalous image has no masks.
-        ValueError: If the path is not in the LOCO layout, a PNG file is broken, a mask does not fit its image or the
+        ValueError: If the path is not in the LOCO layout, a file is broken, a mask does not fit its image or the
             configuration, or the map is not 2-D or not finite.
     """
     image_path = Path(image_path)
     kind = anomaly_kind(image_path)
-    size = png_size(image_path)
+    size = read_size(image_path)
     try:
-        scores = resize_anomaly_map(anomaly_map, size)
+        scores = restore(anomaly_map, size)
     except ValueError as error:
         msg = f"{image_path}: {error}"
         raise ValueError(msg) from error
-    if kind == GOOD:
+    if kind == GOOD or configs is None:
         return ImageScores(kind, count_scores(scores))
     regions = []
     defective = torch.zeros(size, dtype=torch.bool, device=scores.device)
@@ -146,12 +157,12 @@ def _select(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def image_auroc(kinds: Sequence[str], scores: torch.Tensor, kind: str) -> float:
-    """Image AUROC of one kind of anomalies against the good images, or the mean of both.
+    """Image AUROC of one kind of anomalies against the good images, or the mean over the kinds.
 
     Args:
         kinds: Folder name of each image.
         scores: Score of each image, shape ``(N,)``.
-        kind: One of ``KINDS``.
+        kind: One of ``KINDS``, or the name of a folder of anomalies.
 
     Raises:
         ValueError: If there is no image of a kind that the figure needs.
@@ -162,18 +173,18 @@ def image_auroc(kinds: Sequence[str], scores: torch.Tensor, kind: str) -> float:
         return float(auroc(*parts))
 
     require_kinds(kinds, kind)
-    return _mean_over_kinds(figure, kind)
+    return _mean_over_kinds(figure, kinds, kind)
 
 
 def image_au_spro(
     images: Sequence[ImageScores], limit: float, kind: str = MEAN, pixel_value: int | None = None
 ) -> float:
-    """AU-sPRO of one kind of anomalies, of the mean of both, or of one defect type.
+    """AU-sPRO of one kind of anomalies, of the mean over the kinds, or of one defect type.
 
     Args:
         images: All images of the test set.
         limit: False positive rate up to which the curve counts, in (0, 1].
-        kind: One of ``KINDS``.
+        kind: One of ``KINDS``, or the name of a folder of anomalies.
         pixel_value: Pixel value of a defect type, instead of a kind.
 
     Returns:
@@ -190,8 +201,9 @@ def image_au_spro(
         curve = kind_curve(images, folder)
         return float(au_spro(curve.fpr, curve.spro, limit))
 
-    require_kinds([image.kind for image in images], kind)
-    return _mean_over_kinds(figure, kind)
+    kinds = [image.kind for image in images]
+    require_kinds(kinds, kind)
+    return _mean_over_kinds(figure, kinds, kind)
 
 
 def kind_curve(images: Iterable[ImageScores], folder: str) -> SproCurve:
@@ -199,7 +211,7 @@ def kind_curve(images: Iterable[ImageScores], folder: str) -> SproCurve:
 
     Args:
         images: All images of the test set.
-        folder: ``"logical_anomalies"`` or ``"structural_anomalies"``.
+        folder: Name of the kind's folder.
 
     Raises:
         ValueError: If there is no defect-free pixel or no region.
@@ -225,13 +237,46 @@ def _curve(images: Sequence[ImageScores], regions: Sequence[Region]) -> SproCurv
     )
 
 
-def _mean_over_kinds(figure: Callable[[str], float], kind: str) -> float:
-    figures = [figure(folder) for folder in _anomaly_folders(kind)]
-    return sum(figures) / len(figures)
+def _mean_over_kinds(figure: Callable[[str], float], kinds: Iterable[str], kind: str) -> float:
+    figures = [figure(folder) for folder in _anomaly_folders(kinds, kind)]
+    return math.fsum(figures) / len(figures)  # exact, for processes may know the folders in different orders
 
 
-def _anomaly_folders(kind: str) -> tuple[str, ...]:
-    return tuple(KIND_FOLDERS.values()) if kind == MEAN else (KIND_FOLDERS[kind],)
+def _anomaly_folders(kinds: Iterable[str], kind: str) -> tuple[str, ...]:
+    """Return the folders of anomalies that a figure needs, where the images have the given kinds."""
+    return mean_folders(kinds) if kind == MEAN else (KIND_FOLDERS.get(kind, kind),)
+
+
+def mean_folders(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders of anomalies that the mean is over: LOCO's two, or all that there are in AutoVI's layout."""
+    others = tuple(sorted(set(kinds).difference(ANOMALY_KINDS)))
+    return others or tuple(KIND_FOLDERS.values())
+
+
+def figure_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return the kinds of figures of a test set: ``KINDS``, or in AutoVI's layout its folders and the mean.
+
+    Args:
+        kinds: Folder name of each image.
+
+    Raises:
+        ValueError: If two folders have the same name in metrics (see :func:`metric_name`).
+    """
+    folders = mean_folders(kinds)
+    if folders == tuple(KIND_FOLDERS.values()):
+        return KINDS
+    names = [metric_name(folder) for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            same = [folder for folder in folders if metric_name(folder) == name]
+            msg = f"the folders {same} of test images have the same name in metrics, {name!r}; rename one"
+            raise ValueError(msg)
+    return (*folders, MEAN)
+
+
+def metric_name(kind: str) -> str:
+    """Return a kind as metrics and files of loggers can have it in their names: letters, digits and underscores."""
+    return re.sub(r"\W+", "_", kind)
 
 
 def require_kinds(kinds: Iterable[str], kind: str) -> None:
@@ -239,10 +284,10 @@ def require_kinds(kinds: Iterable[str], kind: str) -> None:
 
     Args:
         kinds: Folder name of each image.
-        kind: One of ``KINDS``.
+        kind: One of ``KINDS``, or the name of a folder of anomalies.
     """
     present = set(kinds)
-    needed = (GOOD, *_anomaly_folders(kind))
+    needed = (GOOD, *_anomaly_folders(present, kind))
     missing = [folder for folder in needed if folder not in present]
     if missing:
         msg = f"the {kind} figure needs test images in each of the folders {needed}, but there are none in {missing}"
@@ -250,7 +295,7 @@ def require_kinds(kinds: Iterable[str], kind: str) -> None:
 
 
 def check_test_images(image_paths: Iterable[str | Path]) -> Path:
-    """Check that images form the test set of one category in the LOCO layout.
+    """Check that images form the test set of one category in the layout of LOCO or AutoVI.
 
     Args:
         image_paths: Paths of all test images.
@@ -285,12 +330,16 @@ def check_ground_truth(image_paths: Iterable[str | Path]) -> list[DefectConfig]:
         The category's defects.
 
     Raises:
-        FileNotFoundError: If the configuration or an image's masks are missing.
+        FileNotFoundError: If the ground truth, the configuration or an image's masks are missing.
         ValueError: If the configuration is malformed, or as :func:`check_test_images` does.
     """
     image_paths = list(image_paths)
-    configs = read_defects_config(check_test_images(image_paths))
+    category = check_test_images(image_paths)
+    if not has_ground_truth(category):
+        msg = f"{category} has no {GROUND_TRUTH_FOLDER} folder, so that there are no masks for figures of pixels"
+        raise FileNotFoundError(msg)
+    configs = read_defects_config(category)
     for path in image_paths:
         if anomaly_kind(path) != GOOD:
-            mask_files(mask_folder(path))
+            list_masks(mask_folder(path))
     return configs

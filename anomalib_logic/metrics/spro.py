@@ -3,18 +3,18 @@
 
 """Area under the curve of the saturated per-region overlap, as a metric."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.metrics import AnomalibMetric
 
-from anomalib_logic.data.loco_layout import ANOMALY_KINDS, DefectConfig, anomaly_kinds, read_defects_config
+from anomalib_logic.data.loco_layout import DefectConfig, anomaly_kinds, read_defects_config
 
-from .functional import ScoreCounts
+from .functional import ScoreCounts, resize_anomaly_map
 from .functional.spro import check_limit
-from .loco_metric import LocoMetric, image_key, on_reliable_device
+from .loco_metric import LocoMetric, on_reliable_device, text_key
 from .protocol import (
     ImageScores,
     Region,
@@ -22,6 +22,7 @@ from .protocol import (
     check_test_images,
     image_au_spro,
     measure_image,
+    metric_name,
     require_kinds,
     return_free_memory,
 )
@@ -40,6 +41,7 @@ class _AUsPRO(LocoMetric):
         self.defect = defect
         self._category: Path | None = None
         self._configs: list[DefectConfig] = []
+        self.restore_map: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = resize_anomaly_map
 
     def check_images(self, image_paths: Sequence[str | Path]) -> None:
         """Raise ``ValueError`` or ``FileNotFoundError`` if the figure's images or their ground truth are missing."""
@@ -59,9 +61,9 @@ class _AUsPRO(LocoMetric):
         maps = on_reliable_device(anomaly_map)
         maps = maps.squeeze(1) if maps.ndim == 4 else maps
         for one_map, path in zip(maps, image_path, strict=True):
-            image = measure_image(one_map, path, self._configs)
+            image = measure_image(one_map, path, self._configs, self.restore_map)
             whole = Region(_DEFECT_FREE, 0, image.defect_free)
-            key, kind = image_key(path), ANOMALY_KINDS.index(image.kind)
+            key, kind = text_key(path), self._kind_key(image.kind)
             rows = [(key, kind, r.pixel_value, r.saturation, len(r.scores.values)) for r in (whole, *image.regions)]
             self.parts.append(torch.tensor(rows, dtype=torch.float64, device=maps.device).flatten())
             for region in (whole, *image.regions):
@@ -86,7 +88,7 @@ class _AUsPRO(LocoMetric):
             part = ScoreCounts(values, counts)
             if pixel_value == _DEFECT_FREE:
                 repeated = key in images
-                images.setdefault(key, ImageScores(ANOMALY_KINDS[int(kind)], part))
+                images.setdefault(key, ImageScores(self._kind_name(kind), part))
             elif not repeated:
                 images[key].regions.append(Region(int(pixel_value), saturation, part))
         return list(images.values())
@@ -130,11 +132,13 @@ class AUsPRO(AnomalibMetric, _AUsPRO):
     Its name in a test run is ``AUsPRO_<limit in %>_<kind or defect>`` with the prefix before it.
 
     Anomalib's post-processor clamps maps to [0, 1] before an :class:`anomalib.metrics.Evaluator` sees them, which
-    makes ties and so other figures. :class:`LocoEvaluator` takes the maps before that.
+    makes ties and so other figures. :class:`LocoEvaluator` takes the maps before that, and places the maps of a model
+    that crops its images (``CenterCrop``) on them again; elsewhere a map is taken to cover the whole image.
 
     Args:
         limit: False positive rate up to which the curve counts, in (0, 1].
-        kind: ``"logical"``, ``"structural"`` or ``"mean"`` of the two.
+        kind: ``"logical"``, ``"structural"`` or ``"mean"`` of the two; in AutoVI's layout ``"mean"`` or the name of a
+            folder of anomalies.
         defect: Name of a defect type, instead of a kind: only its regions count, on the good images and those that
             show it.
         fields: Fields of the batch with maps and paths.
@@ -143,7 +147,7 @@ class AUsPRO(AnomalibMetric, _AUsPRO):
         **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: If ``limit`` or ``kind`` is out of range; on update, if an image, a mask, a map or the
+        ValueError: If ``limit`` is out of range or ``kind`` no name; on update, if an image, a mask, a map or the
             configuration is not as it must be; on compute, if there is no image of a kind that the figure needs.
         FileNotFoundError: On update, if the configuration or an image's masks are missing.
 
@@ -165,4 +169,4 @@ class AUsPRO(AnomalibMetric, _AUsPRO):
         **kwargs: Any,
     ) -> None:
         super().__init__(fields=fields, prefix=prefix, strict=strict, limit=limit, kind=kind, defect=defect, **kwargs)
-        self.name = f"{prefix}AUsPRO_{100 * limit:g}_{defect or kind}"
+        self.name = f"{prefix}AUsPRO_{100 * limit:g}_{defect or metric_name(kind)}"

@@ -5,13 +5,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-        """Predict normal images of the bank as compared with all others, one at a time."""
-        return self.model.held_out_predictions()
-
-    def fitted_predictions(self) -> Iterator[InferenceBatch]:
-        """Predict nothing: an image of the bank that is compared with itself has no distance."""
-        return iter(())
-
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -289,19 +283,13 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         )
 
     def held_out_predictions(self) -> Iterator[InferenceBatch]:
-<<<<<<< HEAD
-        """Predict images of the bank from all its other images, one at a time."""
+        """Predict normal images of the bank as compared with all others, one at a time."""
         return self.model.held_out_predictions()
 
     def fitted_predictions(self) -> Iterator[InferenceBatch]:
         """Predict nothing: an image of the bank that is compared with itself has no distance."""
         return iter(())
 
-=======
-        """Predict normal images of the bank as compared with all others."""
-        return self.model.held_out_predictions()
-
->>>>>>> w-samlad
     def explain(self, images: torch.Tensor) -> list[Explanation]:
         """Say which objects images have, which partners they were matched with, and what is missing.
 

@@ -51,6 +51,24 @@ def category(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def autovi_category(tmp_path: Path) -> Path:
+    """A category in AutoVI's layout: 10 training images, 3 good, 2 with a broken fastener, 1 unclipped; RGB masks."""
+    folder = tmp_path / "autovi" / "pipe clip"
+    for split, count in (("train", 10), ("test", 3)):
+        for index in range(count):
+            write_image(folder / split / "good" / f"{index:04d}.png")
+    for kind, count, value in (("broken fastener", 2, 255), ("unclipped", 1, 254)):
+        for index in range(count):
+            write_image(folder / "test" / kind / f"{index:04d}.png")
+            path = folder / "ground_truth" / kind / f"{index:04d}" / "0000.png"
+            write_mask(path, row=2 + index, value=value)
+            with Image.open(path) as mask:
+                mask.convert("RGB").save(path)
+    (folder / "defects_config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
 def idx_images(images: np.ndarray) -> bytes:
     return struct.pack(">4I", 2051, *images.shape) + images.astype(np.uint8).tobytes()
 

@@ -16,6 +16,7 @@ from anomalib_logic.data import (
     DefectConfig,
     anomaly_kind,
     anomaly_kinds,
+    category_kinds,
     mask_folder,
     read_defect_channels,
     read_defects_config,
@@ -145,7 +146,7 @@ def test_mask_without_exactly_one_value_is_refused(category, values):
 def test_mask_of_16_bits_is_refused(category):
     path = category / LOGICAL / "000" / "000.png"
     Image.fromarray(np.full((40, 48), 255, np.uint16)).save(path)
-    with pytest.raises(ValueError, match="must be an 8-bit greyscale PNG"):
+    with pytest.raises(ValueError, match="must be an 8-bit greyscale, palette, RGB or RGBA image, got mode 'I;16'"):
         read_defect_channels(path.parent)
 
 
@@ -197,7 +198,7 @@ def test_missing_mask_folder_is_named(category):
 
 def test_mask_folder_without_a_mask_is_named(category):
     (category / LOGICAL / "000" / "000.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"mask folder .*000 holds no PNG file"):
+    with pytest.raises(FileNotFoundError, match=r"mask folder .*000 holds no image file"):
         find_images(category, "test")
 
 
@@ -218,7 +219,7 @@ def test_missing_split_is_named(category, split, folder):
 def test_split_without_a_normal_image_is_refused(category, split, folder):
     for path in (category / folder / "good").iterdir():
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"good holds no PNG image: the {split} split is empty"):
+    with pytest.raises(FileNotFoundError, match=rf"good holds no image: the {split} split is empty"):
         find_images(category, split)
 
 
@@ -237,15 +238,16 @@ def test_folder_of_an_unknown_kind_is_named(category, split, folder):
         find_images(category, split)
 
 
-def test_file_that_is_no_png_is_named(category):
-    (category / "train" / "good" / "001.png").write_bytes(b"GIF89a")
-    with pytest.raises(ValueError, match=r"good.001\.png is not a readable PNG file"):
+def test_file_that_is_no_image_is_named(category):
+    (category / "train" / "good" / "001.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"good.001\.png is not a readable image file"):
         find_images(category, "train")
 
 
-def test_mask_that_is_no_png_is_named(category):
-    Image.new("L", (48, 40), 255).save(category / LOGICAL / "000" / "000.png", format="JPEG")
-    with pytest.raises(ValueError, match=r"000.000\.png is not a readable PNG file"):
+@pytest.mark.parametrize("name", ["000.png", "001.jpg"])
+def test_mask_with_lossy_compression_is_named(category, name):
+    Image.new("L", (48, 40), 255).save(category / LOGICAL / "000" / name, format="JPEG")
+    with pytest.raises(ValueError, match=rf"mask .*000.{name} is a file with lossy compression \(JPEG\).*as PNG"):
         find_images(category, "test")
 
 
@@ -258,3 +260,90 @@ def test_mask_of_another_size_than_its_image_is_refused(category):
 def test_unknown_split_is_refused(category):
     with pytest.raises(ValueError, match=r"split must be one of \('train', 'val', 'test'\), got 'validation'"):
         find_images(category, "validation")
+
+
+# other formats than PNG
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "bmp", "ppm", "tif", "tiff", "webp"])
+def test_images_of_all_of_anomalibs_formats_are_found(category, suffix):
+    folder = category / "test" / "logical_anomalies"
+    with Image.open(folder / "000.png") as image:
+        image.save(folder / f"000.{suffix}")
+    (folder / "000.png").unlink()
+    image = find_images(category, "test")[4]
+    assert (image.path.name, image.mask_folder) == (f"000.{suffix}", category / LOGICAL / "000")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_two_images_of_one_stem_are_refused(category, split):
+    Image.new("RGB", (48, 40)).save(category / split / "good" / "001.jpg")
+    with pytest.raises(ValueError, match=r"001\.jpg and .*001\.png have the same stem"):
+        find_images(category, split)
+
+
+# without ground truth
+
+
+def test_without_ground_truth_no_image_has_masks(category):
+    shutil.rmtree(category / "ground_truth")
+    assert [image.mask_folder for image in find_images(category, "test")] == [None] * 8
+
+
+def test_masks_of_one_kind_only_are_refused_with_the_first_image_without(category):
+    shutil.rmtree(category / "ground_truth" / "structural_anomalies")
+    with pytest.raises(FileNotFoundError, match=r"image .*structural_anomalies.000\.png has no mask"):
+        find_images(category, "test")
+
+
+# AutoVI's layout
+
+
+def test_each_defect_folder_is_a_kind(autovi_category):
+    assert category_kinds(autovi_category) == ("good", "broken fastener", "unclipped")
+    kinds = ["good"] * 3 + ["broken fastener"] * 2 + ["unclipped"]
+    images = find_images(autovi_category, "test")
+    assert [image.kind for image in images] == kinds
+    assert anomaly_kinds(image.path for image in images) == kinds
+
+
+def test_rgb_masks_of_a_defect_folder_are_read(autovi_category):
+    folder = mask_folder(autovi_category / "test" / "unclipped" / "0000.png")
+    (channel,) = read_defect_channels(folder, read_defects_config(autovi_category))
+    assert (channel.config.defect_name, channel.mask.any(dim=1).nonzero().tolist()) == ("scratch", [[2]])
+
+
+@pytest.mark.parametrize("missing", ["defects_config.json", "ground_truth"])
+def test_configuration_or_mask_folders_are_enough_to_tell_the_layout(autovi_category, missing):
+    path = autovi_category / missing
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert category_kinds(autovi_category) == ("good", "broken fastener", "unclipped")
+
+
+def test_layout_of_mvtec_ad_is_refused(autovi_category):
+    """Its masks are files, not folders, and it has no configuration."""
+    (autovi_category / "defects_config.json").unlink()
+    for folder in sorted((autovi_category / "ground_truth").glob("*/*")):
+        (folder / "0000.png").rename(folder.parent / f"{folder.name}_mask.png")
+        folder.rmdir()
+    with pytest.raises(ValueError, match=r"unknown folder .*broken fastener.*as in AutoVI, beside defects_config"):
+        find_images(autovi_category, "test")
+
+
+def test_defect_folder_beside_those_of_loco_is_refused(category):
+    (category / "test" / "unclipped").mkdir()
+    with pytest.raises(ValueError, match=r"unknown folder .*unclipped"):
+        find_images(category, "test")
+
+
+@pytest.mark.parametrize("name", ["mean", "logical", "structural"])
+def test_defect_folder_with_the_name_of_a_figure_is_refused(autovi_category, name):
+    (autovi_category / "test" / "unclipped").rename(autovi_category / "test" / name)
+    with pytest.raises(ValueError, match=rf"{name} has the name of a figure; rename it"):
+        find_images(autovi_category, "test")
+
+
+def test_defect_folder_of_training_images_is_refused(autovi_category):
+    (autovi_category / "train" / "unclipped").mkdir()
+    with pytest.raises(ValueError, match=r"unknown folder .*unclipped: folders in train must be named one of"):
+        find_images(autovi_category, "train")

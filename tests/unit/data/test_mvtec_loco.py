@@ -123,7 +123,7 @@ def test_truncated_image_is_named_when_the_item_is_read(category):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:-200])
     dataset = make_dataset(category, split="train")
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is not a readable PNG file"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is not a readable image file"):
         dataset[0]
 
 
@@ -131,7 +131,7 @@ def test_truncated_mask_is_named_when_the_item_is_read(category):
     path = category / "ground_truth" / "logical_anomalies" / "000" / "000.png"
     path.write_bytes(path.read_bytes()[:45])
     dataset = make_dataset(category)
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is not a readable PNG file"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is not a readable image file"):
         dataset[4]
 
 
@@ -222,6 +222,87 @@ def test_arguments_parse_from_the_command_line(category):
     arguments = ["--data=MVTecLoco", f"--data.root={category.parent}", "--data.category=tray"]
     datamodule = parser.instantiate_classes(parser.parse_args([*arguments, "--data.val_split_mode=from_test"])).data
     assert (datamodule.root / datamodule.category, datamodule.val_split_mode.value) == (category, "from_test")
+
+
+# files of other formats and modes
+
+
+def test_images_of_all_formats_are_trained_on(category):
+    for index, suffix in enumerate(("jpg", "jpeg", "bmp", "tif", "webp"), start=4):
+        with Image.open(category / "train" / "good" / "000.png") as image:
+            image.save(category / "train" / "good" / f"{index:03d}.{suffix}")
+    batch = next(iter(make_datamodule(category).train_dataloader()))
+    assert batch.image.shape == (8, 3, 40, 48)
+    assert len(make_datamodule(category).train_data) == 9
+
+
+@pytest.mark.parametrize("folder", ["train/good", "validation/good", "test/good", "test/logical_anomalies"])
+def test_image_that_anomalib_would_misread_is_refused_at_setup(category, folder):
+    path = category / folder / "001.png"
+    Image.fromarray(np.full((40, 48), 4000, np.uint16)).save(path)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} has more than 8 bits a channel \(mode 'I;16'\)"):
+        make_datamodule(category)
+
+
+def test_transparent_image_is_refused_when_the_item_is_read(category):
+    path = category / "train" / "good" / "000.png"
+    Image.fromarray(np.full((40, 48, 4), 90, np.uint8)).save(path)
+    dataset = make_dataset(category, split="train")
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} has transparent pixels \(mode 'RGBA'\)"):
+        dataset[0]
+
+
+def test_masks_in_alpha_are_merged(category):
+    path = category / "ground_truth" / "logical_anomalies" / "001" / "000.png"
+    pixels = np.full((40, 48, 4), 255, np.uint8)
+    pixels[..., 3] = 0
+    pixels[5, :, 3] = 255
+    Image.fromarray(pixels).save(path)
+    assert make_dataset(category)[5].gt_mask.any(dim=1).nonzero().flatten().tolist() == [5, 9]
+
+
+# without ground truth
+
+
+def test_without_ground_truth_items_have_no_masks(category):
+    shutil.rmtree(category / "ground_truth")
+    batch = next(iter(make_datamodule(category).test_dataloader()))
+    assert (batch.gt_mask, batch.gt_label.tolist()) == (None, [False] * 4 + [True] * 4)
+
+
+def test_missing_ground_truth_is_said_once(category, caplog):
+    shutil.rmtree(category / "ground_truth")
+    for _ in range(2):
+        make_datamodule(category)
+    assert caplog.text.count(f"{category} has no ground_truth folder: there are no masks") == 1
+
+
+# AutoVI's layout
+
+
+def test_autovi_is_loaded_with_its_masks(autovi_category):
+    batch = next(iter(make_datamodule(autovi_category).test_dataloader()))
+    areas = zip(anomaly_kinds(batch.image_path), batch.gt_mask.sum(dim=(1, 2)).tolist(), strict=True)
+    assert sorted(areas) == [("broken fastener", 48)] * 2 + [("good", 0)] * 3 + [("unclipped", 48)]
+
+
+def test_autovi_without_validation_holds_out_every_fifth_training_image_and_says_so(autovi_category, caplog):
+    datamodule = make_datamodule(autovi_category)
+    names = [Path(path).name for path in datamodule.val_data.samples["image_path"]]
+    assert (names, len(datamodule.train_data)) == (["0004.png", "0009.png"], 8)
+    assert not set(datamodule.train_data.samples["image_path"]) & set(datamodule.val_data.samples["image_path"])
+    assert "2 of its 10 training images are the validation set" in caplog.text
+
+
+def test_autovi_with_other_validation_trains_on_all_images(autovi_category):
+    assert len(make_datamodule(autovi_category, val_split_mode="same_as_test").train_data) == 10
+
+
+def test_autovi_with_few_training_images_names_the_argument(autovi_category):
+    for path in sorted((autovi_category / "train" / "good").iterdir())[4:]:
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="choose another val_split_mode than 'from_dir'"):
+        make_datamodule(autovi_category)
 
 
 # download

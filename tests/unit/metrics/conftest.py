@@ -74,6 +74,22 @@ def test_set(category):
     )
 
 
+@pytest.fixture
+def autovi_set(test_set):
+    """The same images, masks and maps in AutoVI's layout: defect folders "no clip" and "scratch", RGB masks."""
+    names = {"good": "good", "logical_anomalies": "no clip", "structural_anomalies": "scratch"}
+    for folder in ("test", "ground_truth"):
+        for kind in MASKS:
+            (test_set.category / folder / kind).rename(test_set.category / folder / names[kind])
+    for path in (test_set.category / "ground_truth").rglob("*.png"):
+        with Image.open(path) as mask:
+            mask.convert("RGB").save(path)
+    test_set.kinds = [names[kind] for kind in test_set.kinds]
+    images = zip(test_set.paths, test_set.kinds, strict=True)
+    test_set.paths = [str(test_set.category / "test" / kind / Path(path).name) for path, kind in images]
+    return test_set
+
+
 def batches(test_set, size):
     """The test set as Anomalib's batches of a model's output."""
     for i in range(0, len(test_set.paths), size):

@@ -63,6 +63,23 @@ def test_score_that_is_not_finite_is_refused(test_set):
         LocoAUROC().update(next(batches(test_set, 2)))
 
 
-def test_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match=r"kind must be one of \('logical', 'structural', 'mean'\), got 'both'"):
-        LocoAUROC("both")
+@pytest.mark.parametrize("kind", ["", "test/broken", r"test\broken", None])
+def test_kind_that_is_no_name_is_refused(kind):
+    with pytest.raises(ValueError, match=r"kind must be one of \('logical', 'structural', 'mean'\) or the name of a"):
+        LocoAUROC(kind)
+
+
+def test_kind_without_a_folder_is_refused_with_the_images(test_set):
+    with pytest.raises(ValueError, match=r"the both figure needs .*, but there are none in \['both'\]"):
+        LocoAUROC("both").check_images(test_set.paths)
+
+
+def test_kinds_of_autovi_are_its_defect_folders_and_the_mean_is_over_them(test_set, request):
+    expected = {kind: filled(LocoAUROC(kind), test_set).compute().item() for kind in ("logical", "structural", "mean")}
+    autovi = request.getfixturevalue("autovi_set")
+    figures = [filled(LocoAUROC(kind), autovi).compute().item() for kind in ("no clip", "scratch", "mean")]
+    assert figures == list(expected.values())
+
+
+def test_name_of_a_folder_has_only_letters_digits_and_underscores_in_the_metrics_name():
+    assert LocoAUROC("no clip-50%", prefix="image_").name == "image_AUROC_no_clip_50_"

@@ -15,10 +15,30 @@ import tifffile
 import torch
 from anomalib import LearningType
 from anomalib.data import Folder
+from anomalib.data.transforms import ExportableCenterCrop, SquarePad
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
+from PIL import Image
 from torch import nn
+from torchvision.transforms.v2 import (
+    RGB,
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    GaussianBlur,
+    Identity,
+    Lambda,
+    Normalize,
+    Pad,
+    RandomApply,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomRotation,
+    Resize,
+    ToDtype,
+)
 
 from anomalib_logic import AnomalyMapWriter, AUsPRO, Glcf, LocoAUROC, LocoEvaluator, MVTecLoco
 from anomalib_logic.metrics import loco
@@ -190,6 +210,43 @@ def test_metrics_of_one_evaluator_share_what_they_keep(test_set):
     assert len({metric.values[0].data_ptr() for metric in metrics}) == 1
 
 
+def test_category_without_ground_truth_is_reported_with_image_figures(test_set, tmp_path, caplog):
+    shutil.rmtree(test_set.category / "ground_truth")
+    logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
+    names = {name for name, value in logged.items() if value is not None}
+    assert names - {"pixel_AUROC", "pixel_F1Score"} == {"image_AUROC", "image_F1Score"} | {
+        f"image_AUROC_{kind}" for kind in KINDS
+    }
+    assert caplog.text.count("has no ground_truth folder: there are no masks, and so no figures of pixels") == 1
+
+
+def test_autovi_is_reported_with_figures_of_each_defect_folder(autovi_set, tmp_path):
+    logged = run(autovi_set, Oracle(autovi_set, evaluator=default_evaluator()), tmp_path)
+    names = {"no_clip": "no clip", "scratch": "scratch", "mean": "mean"}
+    assert set(logged) == USUAL | {f"image_AUROC_{n}" for n in names} | {f"pixel_AUsPRO_5_{n}" for n in names}
+    for name, kind in names.items():
+        assert logged[f"image_AUROC_{name}"] == pytest.approx(figures(autovi_set, LocoAUROC(kind)), abs=1e-6)
+        assert logged[f"pixel_AUsPRO_5_{name}"] == pytest.approx(figures(autovi_set, AUsPRO(kind=kind)), abs=1e-6)
+
+
+def test_figures_of_autovis_defects_have_other_names_than_those_of_its_folders(autovi_set, tmp_path):
+    evaluator = LocoEvaluator(test_metrics=[], per_defect=True)
+    logged = run(autovi_set, Oracle(autovi_set, evaluator=evaluator), tmp_path)
+    assert {name for name in logged if "defect" in name} == {
+        f"pixel_defect_AUsPRO_5_{name}" for name in ("missing", "scratch", "unseen")
+    }
+    assert logged["pixel_AUsPRO_5_scratch"] != logged["pixel_defect_AUsPRO_5_scratch"]
+
+
+def test_folders_of_the_same_name_in_metrics_are_refused(autovi_set, tmp_path):
+    for folder in ("test", "ground_truth"):
+        (autovi_set.category / folder / "scratch").rename(autovi_set.category / folder / "no_clip")
+    with pytest.raises(
+        ValueError, match=r"folders \['no clip', 'no_clip'\] .* same name in metrics, 'no_clip'; rename"
+    ):
+        run(autovi_set, Oracle(autovi_set, evaluator=LocoEvaluator()), tmp_path)
+
+
 # explicit requests on data that does not allow them
 
 
@@ -309,3 +366,131 @@ def test_writer_names_the_image_of_a_map_that_is_not_finite(test_set, tmp_path):
     with pytest.raises(ValueError, match=r"good/000\.png: .*NaN or infinity"):
         run(test_set, model, tmp_path, callbacks=[AnomalyMapWriter(tmp_path / "maps")])
     assert not [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
+
+
+def test_maps_of_autovi_are_written_to_its_folders_and_give_the_runs_figures(autovi_set, tmp_path):
+    callbacks = [AnomalyMapWriter(tmp_path / "maps")]
+    logged = run(autovi_set, Oracle(autovi_set, evaluator=default_evaluator()), tmp_path, callbacks=callbacks)
+    results = loco.evaluate(autovi_set.category.parent, ["tray"], tmp_path / "maps")
+    for name, kind in {"no_clip": "no clip", "scratch": "scratch", "mean": "mean"}.items():
+        assert results["localization"]["auc_spro"][kind]["0.05"] == pytest.approx(logged[f"pixel_AUsPRO_5_{name}"])
+        assert results["classification"]["auc_roc"][kind] == pytest.approx(logged[f"image_AUROC_{name}"])
+
+
+def test_maps_of_jpeg_images_are_named_by_their_stem(test_set, tmp_path):
+    for path in (test_set.category / "test").rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"))
+        path.unlink()
+    test_set.paths = [path.replace(".png", ".jpg") for path in test_set.paths]
+    run(test_set, Oracle(test_set), tmp_path, callbacks=[AnomalyMapWriter(tmp_path / "maps")])
+    assert len(list((tmp_path / "maps" / "tray").rglob("[0-9][0-9][0-9].tiff"))) == len(test_set.paths)
+
+
+# models whose pre-processor crops
+
+
+class CroppingOracle(Oracle):
+    """Gives the mask as its pre-processor leaves it, so that the map covers the crop only."""
+
+    def __init__(self, test_set, *transforms, **components):
+        super().__init__(test_set, **components)
+        self.pre_processor = PreProcessor(Compose(list(transforms)))
+
+    def test_step(self, batch, batch_idx):
+        maps = batch.gt_mask.float()
+        return batch.update(anomaly_map=maps, pred_score=maps.amax(dim=(1, 2)))
+
+
+# The masks' rows are 0 to 39 of 40 and columns 0 to 47 of 48; a crop of 30 x 36 shows rows 5 to 34, columns 6 to 41
+INSIDE = {"logical_anomalies": ["001"], "structural_anomalies": ["000"]}
+
+
+@pytest.fixture
+def defects_inside(test_set):
+    """Leave the anomalous images whose defects lie in the middle of the image."""
+    for kind, stems in INSIDE.items():
+        for path in (test_set.category / "test" / kind).iterdir():
+            if path.stem not in stems:
+                path.unlink()
+                shutil.rmtree(test_set.category / "ground_truth" / kind / path.stem)
+    return test_set
+
+
+CROPS = {
+    "crop": [CenterCrop((30, 38))],
+    "resize and crop": [Resize((80, 96)), CenterCrop((60, 76))],
+    "nested": [
+        Compose([Compose([Resize((80, 96))]), Identity()]),
+        Compose([CenterCrop((64, 80)), CenterCrop((60, 76))]),
+    ],
+    "short side": [Resize(80), CenterCrop((60, 76))],
+    "crop larger than the image": [Resize((40, 48)), CenterCrop((61, 70))],
+    "exportable crop": [ExportableCenterCrop((30, 38)), Normalize([0.5] * 3, [0.5] * 3)],
+}
+
+
+@pytest.mark.parametrize("transforms", CROPS.values(), ids=CROPS)
+def test_oracle_on_a_crop_has_an_au_spro_of_1_where_the_defects_lie_in_the_crop(defects_inside, tmp_path, transforms):
+    model = CroppingOracle(defects_inside, *transforms, evaluator=LocoEvaluator(test_metrics=[]))
+    callbacks = [AnomalyMapWriter(tmp_path / "maps")]
+    logged = run(defects_inside, model, tmp_path, callbacks=callbacks)
+    results = loco.evaluate(defects_inside.category.parent, ["tray"], tmp_path / "maps")
+    assert logged["pixel_AUsPRO_5_mean"] == pytest.approx(1, abs=1e-3)
+    assert results["localization"]["auc_spro"]["mean"]["0.05"] == pytest.approx(1, abs=1e-3)
+
+
+def test_written_map_of_a_crop_has_its_lowest_score_around_it(test_set, tmp_path):
+    model = CroppingOracle(test_set, CenterCrop((20, 24)), evaluator=False)
+    model.test_step = lambda batch, batch_idx: batch.update(
+        anomaly_map=torch.linspace(2, 3, 480).view(20, 24).expand(len(batch.image), -1, -1),
+        pred_score=torch.zeros(len(batch.image)),
+    )
+    run(test_set, model, tmp_path, callbacks=[AnomalyMapWriter(tmp_path / "maps")])
+    written = torch.from_numpy(tifffile.imread(tmp_path / "maps" / "tray" / "test" / "good" / "000.tiff"))
+    assert torch.equal(written[10:30, 12:36], torch.linspace(2, 3, 480).view(20, 24))
+    written[10:30, 12:36] = 2
+    assert torch.equal(written, torch.full(SIZE, 2.0))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        RandomCrop(20),
+        RandomHorizontalFlip(),
+        Pad(3),
+        Compose([RandomApply([RandomRotation(5)])]),
+        SquarePad(),
+        Lambda(abs),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+@pytest.mark.parametrize("part", ["evaluator", "writer"])
+def test_pre_processor_that_moves_pixels_otherwise_is_refused_at_setup(test_set, tmp_path, transform, part):
+    evaluator = LocoEvaluator() if part == "evaluator" else False
+    model = CroppingOracle(test_set, Resize((20, 24)), transform, evaluator=evaluator)
+    model.test_step = lambda batch, batch_idx: pytest.fail("the run must not come that far")
+    callbacks = [AnomalyMapWriter(tmp_path / "maps")] if part == "writer" else None
+    with pytest.raises(ValueError, match="maps cannot be placed on their images again after "):
+        run(test_set, model, tmp_path, callbacks=callbacks)
+
+
+def test_augmentations_of_the_test_set_count_as_well(test_set, tmp_path):
+    datamodule = loco_data(test_set)
+    datamodule.test_augmentations = RandomHorizontalFlip()
+    model = CroppingOracle(test_set, Resize((20, 24)), evaluator=LocoEvaluator())
+    with pytest.raises(ValueError, match="after RandomHorizontalFlip"):
+        run(test_set, model, tmp_path, datamodule)
+
+
+def test_figures_that_nobody_asked_for_are_left_out_where_pixels_move_otherwise(test_set, tmp_path, caplog):
+    model = CroppingOracle(test_set, Pad(3), evaluator=default_evaluator())
+    logged = run(test_set, model, tmp_path)
+    assert LOCO & set(logged) == {f"image_AUROC_{kind}" for kind in KINDS}
+    assert caplog.text.count("the figures of anomaly maps are not reported: maps cannot be placed") == 1
+
+
+@pytest.mark.parametrize("transform", [ColorJitter(0.1), GaussianBlur(3), ToDtype(torch.float32), RandomApply([RGB()])])
+def test_transforms_that_move_no_pixel_are_allowed(test_set, tmp_path, transform):
+    model = CroppingOracle(test_set, transform, evaluator=LocoEvaluator(test_metrics=[]))
+    assert run(test_set, model, tmp_path)["pixel_AUsPRO_5_mean"] == 1

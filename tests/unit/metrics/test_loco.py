@@ -131,6 +131,79 @@ def test_maps_of_other_numbers_are_read(anomaly_maps, command, dtype):
     assert command()[0] == 0
 
 
+def read(result):
+    status, output = result
+    assert status == 0
+    return json.loads(output.read_text())
+
+
+def remove_kind(category, anomaly_maps, kind="structural_anomalies"):
+    for folder in (category / "test", category / "ground_truth", anomaly_maps / category.name / "test"):
+        shutil.rmtree(folder / kind)
+
+
+@pytest.mark.parametrize("kind", ["logical_anomalies", "structural_anomalies"])
+def test_category_with_one_kind_gets_that_kinds_figures_and_the_rest_is_said_to_be_left_out(
+    category, anomaly_maps, command, capsys, kind
+):
+    both = read(command())
+    other = {"logical_anomalies": "structural_anomalies", "structural_anomalies": "logical_anomalies"}[kind]
+    remove_kind(category, anomaly_maps, other)
+    results = read(command())
+    assert results["localization"]["auc_spro"] == {kind: both["localization"]["auc_spro"][kind]}
+    assert results["classification"]["auc_roc"] == {kind: both["classification"]["auc_roc"][kind]}
+    assert f"tray: no test images in {other}, so its figures and the mean are left out" in capsys.readouterr().err
+
+
+def test_mean_over_objects_is_over_those_that_have_the_figure_and_their_number_is_given(
+    test_set, anomaly_maps, command
+):
+    crate = test_set.category.with_name("crate")
+    shutil.copytree(test_set.category, crate)
+    shutil.copytree(anomaly_maps / "tray", anomaly_maps / "crate")
+    remove_kind(crate, anomaly_maps)
+    results = read(command(objects=("tray", "crate")))
+    auc_roc, tray = (part["classification"]["auc_roc"] for part in (results, results["objects"]["tray"]))
+    assert auc_roc["structural_anomalies"] == tray["structural_anomalies"]
+    assert results["number_of_objects"]["classification"]["auc_roc"] == {
+        "logical_anomalies": 2,
+        "structural_anomalies": 1,
+        "mean": 1,
+    }
+    assert results["number_of_objects"]["localization"]["auc_spro"]["structural_anomalies"]["0.05"] == 1
+
+
+def test_category_without_ground_truth_gets_the_same_image_figures_and_no_localization(category, command, capsys):
+    both = read(command())
+    shutil.rmtree(category / "ground_truth")
+    assert read(command("--per-defect")) == {"classification": both["classification"]}
+    assert "tray: no ground_truth folder and so no masks: localization is left out" in capsys.readouterr().err
+
+
+def test_each_defect_folder_of_autovi_has_the_figures_of_the_same_images_in_locos_layout(
+    category, anomaly_maps, command, request
+):
+    loco_figures = read(command("--per-defect"))
+    request.getfixturevalue("autovi_set")
+    names = {"logical_anomalies": "no clip", "structural_anomalies": "scratch"}
+    for kind, name in names.items():
+        (anomaly_maps / "tray" / "test" / kind).rename(anomaly_maps / "tray" / "test" / name)
+    autovi_figures = read(command("--per-defect"))
+    for section, figure in (("localization", "auc_spro"), ("classification", "auc_roc")):
+        expected = {names.get(kind, kind): value for kind, value in loco_figures[section][figure].items()}
+        assert autovi_figures[section][figure] == expected
+    assert autovi_figures["localization"]["auc_spro_per_defect"] == loco_figures["localization"]["auc_spro_per_defect"]
+
+
+def test_images_of_other_formats_are_measured(category, command):
+    before = read(command())
+    for path in (category / "test").rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"))
+        path.unlink()
+    assert read(command()) == before
+
+
 def break_shape(category, maps):
     tifffile.imwrite(first_map(maps), np.zeros((3, 10, 12), np.float32))
 
@@ -189,11 +262,6 @@ def raise_threshold(category, maps):
     (category / "defects_config.json").write_text(json.dumps([{**CONFIG[0], "saturation_threshold": 1.01}]))
 
 
-def remove_kind(category, maps):
-    for folder in (category / "test", category / "ground_truth", maps / "tray" / "test"):
-        shutil.rmtree(folder / "structural_anomalies")
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -211,7 +279,6 @@ def remove_kind(category, maps):
         (remove_config, "defects_config.json does not exist"),
         (break_config, "is not valid JSON"),
         (raise_threshold, "saturation_threshold must be a share of the area in (0, 1], got 1.01"),
-        (remove_kind, "none in ['structural_anomalies']"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -77,6 +77,12 @@ def test_name_tells_limit_and_kind():
     assert [metric.name for metric in metrics] == names
 
 
+def test_kinds_of_autovi_are_its_defect_folders_and_the_mean_is_over_them(test_set, request):
+    expected = [figure(test_set, kind=kind) for kind in KINDS]
+    autovi = request.getfixturevalue("autovi_set")
+    assert [figure(autovi, kind=kind) for kind in ("no clip", "scratch", "mean")] == expected
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_batch_size_changes_nothing(test_set, kind):
     assert figure(test_set, size=1, kind=kind) == figure(test_set, size=32, kind=kind)
@@ -153,7 +159,8 @@ def figures_of_a_process(rank, shares, test_set, address, queue):
     part = SimpleNamespace(
         paths=[test_set.paths[i] for i in mine], maps=test_set.maps[mine], scores=test_set.scores[mine]
     )
-    metrics = [AUsPRO(kind=kind) for kind in KINDS] + [LocoAUROC(kind) for kind in KINDS]
+    kinds = KINDS if "logical_anomalies" in test_set.kinds else ("no clip", "scratch", "mean")
+    metrics = [AUsPRO(kind=kind) for kind in kinds] + [LocoAUROC(kind) for kind in kinds]
     for batch in batches(part, 2):
         for metric in metrics:
             metric.update(batch)
@@ -191,6 +198,14 @@ def test_two_processes_give_the_figures_of_one(test_set, shares, tmp_path):
     two = figures_of_processes(shares, test_set, tmp_path)
     assert two[0] == two[1] == pytest.approx(one, abs=1e-7)
     assert one[:3] == [figure(test_set, kind=kind) for kind in KINDS]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs to fork")
+def test_two_processes_give_autovis_figures_of_one(autovi_set, tmp_path):
+    """The second process sees no image, so that it knows no folder's name."""
+    (one,) = figures_of_processes([list(range(9))], autovi_set, tmp_path)
+    two = figures_of_processes([list(range(9)), []], autovi_set, tmp_path)
+    assert two[0] == two[1] == pytest.approx(one, abs=1e-7)
 
 
 # bad input
@@ -234,6 +249,12 @@ def test_relative_threshold_above_one_is_refused(test_set):
         update(test_set)
 
 
+def test_missing_ground_truth_is_named(test_set):
+    shutil.rmtree(test_set.category / "ground_truth")
+    with pytest.raises(FileNotFoundError, match=r"tray has no ground_truth folder, so that there are no masks"):
+        AUsPRO().check_images(test_set.paths)
+
+
 def test_missing_masks_are_named(test_set):
     shutil.rmtree(test_set.category / "ground_truth" / "structural_anomalies" / "001")
     with pytest.raises(FileNotFoundError, match=r"structural_anomalies/001 does not exist"):
@@ -268,7 +289,7 @@ def test_kind_without_images_is_named(test_set):
         metric.compute()
 
 
-@pytest.mark.parametrize(("argument", "value"), [("limit", 0), ("limit", 2), ("kind", "all")])
+@pytest.mark.parametrize(("argument", "value"), [("limit", 0), ("limit", 2), ("kind", "test/all")])
 def test_argument_out_of_range_is_refused(argument, value):
     with pytest.raises(ValueError, match=argument):
         AUsPRO(**{argument: value})

@@ -1,0 +1,203 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image files: which are read, and which are refused because Anomalib would misread them.
+
+Anomalib's data sets, ``PredictDataset``, ``TorchInferencer`` and ``OpenVINOInferencer`` all read a file with Pillow's
+``Image.open(path).convert("RGB")``. An image has one answer only if training reads it in that way, too. So a file is
+either read exactly so, or refused:
+
+* Read: 8-bit grey, RGB, CMYK, YCbCr and Lab, 1 bit, palettes. The conversion is a fixed formula for each pixel. Also an
+  alpha channel or a transparent palette if every pixel is opaque, and TIFF files with an orientation, which Pillow
+  applies. PPM files of more than 8 bits are scaled by the largest value, which they name.
+* Refused: more than 8 bits a channel and float (values above 255 become white, those of float images below 1 black; of
+  16-bit RGB the upper byte is kept, which is 15 of 255 at most for 12 bits); transparent pixels (their hidden colours
+  show); an EXIF orientation outside TIFF (it is ignored). A scale that only this package applies would give training
+  another image than an exported file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import ExifTags, Image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+# Those of Anomalib, which takes torchvision's
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "LA", "PA", "RGBA")
+_WIDE_CHANNELS = re.compile(r"[A-Za-z]+;16[BLN]")  # Pillow's names of 16-bit samples that it reads as 8 bits
+_READERS = "Anomalib's data sets and inferencers"
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files right below a folder, sorted; hidden files and other files are left out.
+
+    Args:
+        folder: Folder; need not exist.
+
+    Raises:
+        ValueError: If two files differ only in their suffix: masks and maps are named by the stem.
+    """
+    if not folder.is_dir():
+        return []
+    files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = sorted(path for path in files if not path.name.startswith(".") and path.is_file())
+    by_stem: dict[str, Path] = {}
+    for path in images:
+        if path.stem in by_stem:
+            msg = (
+                f"{by_stem[path.stem]} and {path} have the same stem, by which masks and maps are named; "
+                "rename or remove one"
+            )
+            raise ValueError(msg)
+        by_stem[path.stem] = path
+    return images
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Read height and width in pixels from an image file's header.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no image.
+    """
+    with open_image(path) as image:
+        return image.height, image.width
+
+
+def read_image(path: str | Path) -> torch.Tensor:
+    """Read an image as Anomalib's ``read_image`` does, or refuse it.
+
+    Args:
+        path: Image file.
+
+    Returns:
+        Image, float32 in [0, 1], shape ``(3, H, W)``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be decoded, or Anomalib would misread it (see the module's docstring).
+    """
+    import torch
+    from torchvision.transforms.v2.functional import to_dtype, to_image
+
+    with open_image(path) as image:
+        _check_header(path, image)
+        _check_pixels(path, image)
+        return to_dtype(to_image(image.convert("RGB")), torch.float32, scale=True)
+
+
+def check_header(path: str | Path) -> None:
+    """Refuse a file that Anomalib would misread, as far as its header tells; pixels are not decoded.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no image, or its mode, bits or orientation are those of a refused file.
+    """
+    with open_image(path) as image:
+        _check_header(path, image)
+
+
+def check_image_files(paths: Sequence[str | Path], sample: int = 50) -> None:
+    """Refuse files that Anomalib would misread, before a data set that reads them itself is used.
+
+    Headers are read of the first, the last and evenly spread files between; of these, images that may be transparent
+    are decoded.
+
+    Args:
+        paths: Image files.
+        sample: Largest number of files to open.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is no image, or Anomalib would misread it (see the module's docstring).
+    """
+    count = min(sample, len(paths))
+    step = (len(paths) - 1) / max(count - 1, 1)
+    for i in range(count):
+        path = paths[round(i * step)]
+        with open_image(path) as image:
+            _check_header(path, image)
+            if image.has_transparency_data:
+                _check_pixels(path, image)
+
+
+def unreadable_image(path: str | Path, error: Exception) -> ValueError:
+    """Build the error for a file that cannot be decoded."""
+    return ValueError(f"{path} is not a readable image file ({error}); restore it or remove it from the data set")
+
+
+def has_wide_channels(image: Image.Image) -> bool:
+    """Tell whether an image that is not decoded yet has 16-bit channels that Pillow would cut to 8 bits."""
+    for tile in image.tile:
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(name, str) and _WIDE_CHANNELS.fullmatch(name) for name in arguments):
+            return True
+    return False
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open a file without decoding its pixels; raise ``ValueError`` if it is no image."""
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise unreadable_image(path, error) from error
+
+
+def load_pixels(path: str | Path, image: Image.Image) -> None:
+    """Decode the pixels of an open file; raise ``ValueError`` if that fails."""
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise unreadable_image(path, error) from error
+
+
+def _check_header(path: str | Path, image: Image.Image) -> None:
+    """Refuse a mode or an orientation that an open file's header shows."""
+    if image.mode.startswith(("I", "F")) or has_wide_channels(image):
+        msg = (
+            f"{path} has more than 8 bits a channel (mode {image.mode!r}), which {_READERS} cut to 8 bits without "
+            "scaling; multiply the values of all images by the same 255 / largest possible value (4095 for 12 bits) "
+            "and save them as 8-bit grey or RGB images"
+        )
+        raise ValueError(msg)
+    if image.mode not in _MODES:
+        msg = f"{path} has the mode {image.mode!r}; save it as an 8-bit grey or RGB image"
+        raise ValueError(msg)
+    # Pillow turns TIFF files itself, and would decode a PNG file to look for an orientation after its pixels
+    if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
+        _check_orientation(path, image)
+
+
+def _check_pixels(path: str | Path, image: Image.Image) -> None:
+    """Decode an open file; refuse transparent pixels and an orientation that is stored after the pixels."""
+    load_pixels(path, image)
+    if image.format == "PNG":
+        _check_orientation(path, image)
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        msg = (
+            f"{path} has transparent pixels (mode {image.mode!r}), of which {_READERS} show the hidden colours; draw "
+            "it on a background, for example Image.alpha_composite(Image.new('RGBA', image.size, 'black'), "
+            "image.convert('RGBA')).convert('RGB'), and save that"
+        )
+        raise ValueError(msg)
+
+
+def _check_orientation(path: str | Path, image: Image.Image) -> None:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation not in (0, 1):
+        msg = (
+            f"{path} is stored turned or mirrored (mode {image.mode!r}, EXIF orientation {orientation}), which "
+            f"{_READERS} ignore; save it upright, for example ImageOps.exif_transpose(image).save(path)"
+        )
+        raise ValueError(msg)

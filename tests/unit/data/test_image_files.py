@@ -1,0 +1,234 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from anomalib.data.utils import read_image as anomalib_read_image
+from PIL import Image, ImageCms
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from anomalib_logic.data import check_image_files, image_files, read_image
+from anomalib_logic.data.image_files import IMAGE_SUFFIXES, check_header, list_images, read_size
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+RGB = Image.fromarray(PIXELS)
+TWELVE_BITS = np.random.default_rng(0).integers(0, 4096, (20, 30, 3)).astype(np.uint16)
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def write_16_bit_png(path: Path, pixels: np.ndarray) -> None:
+    """Write a PNG of 16 bits with 1 to 4 channels, which Pillow cannot."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def lab() -> Image.Image:
+    profiles = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"))
+    return ImageCms.profileToProfile(RGB, *profiles, outputMode="LAB")
+
+
+def with_alpha(alpha: int, mode: str = "RGBA") -> Image.Image:
+    image = RGB.convert(mode)
+    band = np.full((20, 30), 255, np.uint8)
+    band[3, 4] = alpha
+    image.putalpha(Image.fromarray(band))
+    return image
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+READ = {
+    "rgb.png": lambda path: RGB.save(path),
+    "rgb.jpg": lambda path: RGB.save(path),
+    "rgb.jpeg": lambda path: RGB.save(path),
+    "rgb.webp": lambda path: RGB.save(path),
+    "rgb.bmp": lambda path: RGB.save(path),
+    "rgb.ppm": lambda path: RGB.save(path),
+    "rgb.tif": lambda path: RGB.save(path),
+    "rgb.tiff": lambda path: RGB.save(path, compression="tiff_lzw"),
+    "grey.pgm": lambda path: RGB.convert("L").save(path),
+    "grey.png": lambda path: RGB.convert("L").save(path),
+    "bit.png": lambda path: RGB.convert("1").save(path),
+    "palette.png": lambda path: RGB.convert("P").save(path),
+    "opaque_palette.png": lambda path: RGB.convert("P").save(path, transparency=bytes([255] * 256)),
+    "opaque.png": lambda path: with_alpha(255).save(path),
+    "opaque_grey.png": lambda path: with_alpha(255, "LA").save(path),
+    "cmyk.jpg": lambda path: RGB.convert("CMYK").save(path),
+    "cmyk.tif": lambda path: RGB.convert("CMYK").save(path),
+    "ycbcr.tif": lambda path: RGB.convert("YCbCr").save(path),
+    "lab.tif": lambda path: lab().save(path),
+    "upright.jpg": lambda path: RGB.save(path, exif=orientation(1)),
+    "turned.tif": lambda path: RGB.save(path, exif=orientation(6)),
+    "twelve_bits.ppm": lambda path: path.write_bytes(b"P6 30 20 4095\n" + TWELVE_BITS.astype(">u2").tobytes()),
+    "five_six_five.bmp": lambda path: path.write_bytes(bmp_of_16_bits_a_pixel()),
+}
+
+HEADER_TELLS = {
+    "grey.png": (lambda path: write_16_bit_png(path, TWELVE_BITS[..., :1]), r"'I;16'"),
+    "grey_alpha.png": (lambda path: write_16_bit_png(path, TWELVE_BITS[..., :2]), r"'RGBA'"),
+    "rgb.png": (lambda path: write_16_bit_png(path, TWELVE_BITS), r"'RGB'"),
+    "grey.tif": (lambda path: tifffile.imwrite(path, TWELVE_BITS[..., 0]), r"'I;16'"),
+    "big_endian.tif": (lambda path: tifffile.imwrite(path, TWELVE_BITS[..., 0], byteorder=">"), r"'I;16B'"),
+    "rgb.tif": (lambda path: tifffile.imwrite(path, TWELVE_BITS, photometric="rgb"), r"'RGB'"),
+    "packed.tif": (lambda path: tifffile.imwrite(path, TWELVE_BITS, photometric="rgb", compression="zlib"), r"'RGB'"),
+    "grey.pgm": (
+        lambda path: path.write_bytes(b"P5 30 20 4095\n" + TWELVE_BITS[..., 0].astype(">u2").tobytes()),
+        "'I'",
+    ),
+    "integer.tif": (lambda path: Image.fromarray(TWELVE_BITS[..., 0].astype(np.int32)).save(path), r"'I'"),
+    "float.tif": (lambda path: tifffile.imwrite(path, (PIXELS[..., 0] / 255).astype(np.float32)), r"'F'"),
+    "turned.jpg": (lambda path: RGB.save(path, exif=orientation(6)), r"'RGB', EXIF orientation 6"),
+    "turned.png": (lambda path: RGB.save(path, exif=orientation(3)), r"'RGB', EXIF orientation 3"),
+    "turned.webp": (lambda path: RGB.save(path, exif=orientation(2)), r"'RGB', EXIF orientation 2"),
+}
+PIXELS_TELL = {
+    "rgba.png": (lambda path: with_alpha(254).save(path), r"'RGBA'"),
+    "grey_alpha.png": (lambda path: with_alpha(0, "LA").save(path), r"'LA'"),
+    "rgba.tif": (lambda path: with_alpha(0).save(path), r"'RGBA'"),
+    "palette.png": (lambda path: RGB.convert("P").save(path, transparency=int(PIXELS_P[0, 0])), r"'P'"),
+    "key.png": (lambda path: RGB.save(path, transparency=tuple(PIXELS[0, 0].tolist())), r"'RGB'"),
+}
+PIXELS_P = np.array(RGB.convert("P"))
+
+
+def bmp_of_16_bits_a_pixel() -> bytes:
+    pixels = (PIXELS[..., 0].astype("<u2") * 257).tobytes()
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    info = struct.pack("<IiiHHIIiiII", 40, 30, 20, 1, 16, 3, len(pixels), 0, 0, 0, 0) + masks
+    return struct.pack("<2sIHHI", b"BM", 14 + len(info) + len(pixels), 0, 0, 14 + len(info)) + info + pixels
+
+
+def test_suffixes_are_anomalibs():
+    assert sorted(IMAGE_SUFFIXES) == sorted(IMG_EXTENSIONS)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_file_that_is_read_is_read_as_by_anomalib(tmp_path, name):
+    path = tmp_path / name
+    READ[name](path)
+    assert torch.equal(read_image(path), anomalib_read_image(path, as_tensor=True))
+
+
+@pytest.mark.parametrize("name", READ)
+def test_good_file_passes_the_checks(tmp_path, name):
+    READ[name](tmp_path / name)
+    check_header(tmp_path / name)
+    check_image_files([tmp_path / name])
+
+
+@pytest.mark.parametrize("check", [read_image, check_header, lambda path: check_image_files([path])])
+@pytest.mark.parametrize("name", HEADER_TELLS)
+def test_file_whose_header_tells_that_it_would_be_misread_is_refused_with_mode_and_remedy(tmp_path, name, check):
+    write, mode = HEADER_TELLS[name]
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path / name))} .*mode {mode}.*; (multiply|save)"):
+        check(tmp_path / name)
+
+
+@pytest.mark.parametrize("check", [read_image, lambda path: check_image_files([path])])
+@pytest.mark.parametrize("name", PIXELS_TELL)
+def test_transparent_pixels_are_refused_with_mode_and_remedy(tmp_path, name, check):
+    write, mode = PIXELS_TELL[name]
+    write(tmp_path / name)
+    message = rf"{re.escape(str(tmp_path / name))} has transparent pixels \(mode {mode}\).*draw it on a background"
+    with pytest.raises(ValueError, match=message):
+        check(tmp_path / name)
+
+
+def test_orientation_that_a_png_file_has_after_its_pixels_is_refused_when_read(tmp_path):
+    path = tmp_path / "turned.png"
+    RGB.save(path)
+    content = path.read_bytes()
+    end = content.index(b"IEND") - 4
+    path.write_bytes(content[:end] + png_chunk(b"eXIf", orientation(8).tobytes()[6:]) + content[end:])
+    with pytest.raises(ValueError, match="EXIF orientation 8"):
+        read_image(path)
+
+
+def test_size_of_a_turned_tiff_file_is_that_of_the_image(tmp_path):
+    RGB.save(tmp_path / "turned.tif", exif=orientation(6))
+    assert read_size(tmp_path / "turned.tif") == tuple(read_image(tmp_path / "turned.tif").shape[1:]) == (30, 20)
+
+
+def test_truncated_file_is_named(tmp_path):
+    RGB.save(tmp_path / "image.png")
+    (tmp_path / "image.png").write_bytes((tmp_path / "image.png").read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"image\.png is not a readable image file"):
+        read_image(tmp_path / "image.png")
+
+
+def test_two_images_of_one_stem_are_refused(tmp_path):
+    for name in ("000.png", "000.JPG"):
+        RGB.save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"000\.JPG and .*000\.png have the same stem.*rename or remove one"):
+        list_images(tmp_path)
+
+
+# a data set that reads its files itself
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Paths of a thousand files that are one good file."""
+    RGB.save(tmp_path / "good.png")
+    return [tmp_path / "good.png"] * 1000
+
+
+@pytest.mark.parametrize("index", [0, 999])
+def test_sample_has_the_first_and_the_last_file(many, tmp_path, index):
+    write_16_bit_png(tmp_path / "bad.png", TWELVE_BITS)
+    many[index] = tmp_path / "bad.png"
+    with pytest.raises(ValueError, match=r"bad\.png has more than 8 bits"):
+        check_image_files(many)
+
+
+def test_sample_is_spread(many, monkeypatch):
+    paths = [Path(f"{i}.png") for i in range(5000)]
+    opened = []
+
+    def open_image(path):
+        opened.append(int(path.stem))
+        return Image.open(many[0])
+
+    monkeypatch.setattr(image_files, "open_image", open_image)
+    check_image_files(paths, sample=6)
+    assert opened == [0, 1000, 2000, 2999, 3999, 4999]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_few_files_are_all_checked(many, count, monkeypatch):
+    opened = []
+    monkeypatch.setattr(image_files, "open_image", lambda path: opened.append(path) or Image.open(path))
+    check_image_files(many[:count])
+    assert len(opened) == count
+
+
+def test_pixels_of_opaque_modes_are_not_decoded(tmp_path):
+    """So that the check of a sample takes milliseconds."""
+    RGB.save(tmp_path / "image.png")
+    (tmp_path / "image.png").write_bytes((tmp_path / "image.png").read_bytes()[:-200])
+    check_image_files([tmp_path / "image.png"])
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        check_image_files([tmp_path / "gone.png"])
