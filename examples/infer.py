@@ -13,6 +13,7 @@ and then the exit status is 1. The answers are those of Anomalib's engine for th
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ Size = tuple[int, int] | None
 
 IMAGE_SIZE = "anomalib_logic.image_size"  # in the model's metadata: height and width to which the engine resizes
 ORIENTATION = 0x0112  # of EXIF
+WIDE = re.compile(r"[A-Za-z]+;16[BLN]")  # Pillow's names of 16-bit values that it reads as 8 bits
 
 
 class Model(NamedTuple):
@@ -102,14 +104,16 @@ def read(path: Path, model: Model) -> np.ndarray:
 
 
 def check_readable(image: Image.Image) -> None:
-    """Refuse files of which the conversion to RGB makes another image."""
+    """Refuse files of which the conversion to RGB, which Anomalib uses, makes another image."""
     transparent = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+    codecs = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in image.tile]
+    wide = any(isinstance(name, str) and WIDE.fullmatch(name) for names in codecs for name in names)
     reason = None
-    if image.mode.startswith(("I", "F")):
-        reason = "more than 8 bits a value, and values above 255 would be cut off: save it with 8 bits"
+    if wide or image.mode.startswith(("I", "F")):
+        reason = "more than 8 bits a value, which would be cut to 8: scale and save it with 8 bits"
     elif transparent and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
         reason = "transparent pixels, and their hidden colours would be seen: save it as RGB without transparency"
-    elif image.getexif().get(ORIENTATION) not in (None, 0, 1):
+    elif image.format != "TIFF" and image.getexif().get(ORIENTATION) not in (None, 0, 1):  # Pillow turns TIFF files
         reason = "an EXIF orientation, which would be ignored: save it upright"
     if reason is not None:
         msg = f"the image (mode {image.mode}) has {reason}"

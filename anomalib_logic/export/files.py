@@ -7,54 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from anomalib.data.utils import read_image
-from PIL import Image
+
+from anomalib_logic.data.image_files import read_image
 
 from .images import NamedImage, Size, as_batch
-
-ORIENTATION = 0x0112  # of EXIF
-UPRIGHT = (None, 0, 1)
 
 
 def read(path: str | Path) -> NamedImage:
     """Read an image file: values in [0, 1], shape ``(3, H, W)``.
 
     Raises:
-        ValueError: If Anomalib reads something else than the image; see :func:`check_readable`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image, or Anomalib would misread it, see :mod:`anomalib_logic.data.image_files`.
     """
-    with Image.open(path) as image:
-        check_readable(image, path)
     path = Path(path)
-    return NamedImage(f"{path.parent.name}/{path.name}", read_image(path, as_tensor=True).as_subclass(torch.Tensor))
-
-
-def check_readable(image: Image.Image, path: str | Path) -> None:
-    """Refuse files of which Pillow's conversion to RGB, which Anomalib uses, makes another image.
-
-    Args:
-        image: The opened file.
-        path: Its path, for the message.
-
-    Raises:
-        ValueError: If values have more than 8 bits (they would be cut off at 255), pixels are transparent (what is
-            behind them would be seen), or EXIF says that the image is turned (it would not be).
-    """
-    reason = None
-    if image.mode.startswith(("I", "F")):
-        reason = "has more than 8 bits a value, and values above 255 would be cut off: save it with 8 bits"
-    elif _transparent(image):
-        reason = "has transparent pixels, and their hidden colours would be seen: save it as RGB without transparency"
-    elif image.getexif().get(ORIENTATION) not in UPRIGHT:
-        reason = "is turned by its EXIF orientation, which would be ignored: save it upright"
-    if reason is not None:
-        msg = f"{path} (mode {image.mode}) {reason}"
-        raise ValueError(msg)
-
-
-def _transparent(image: Image.Image) -> bool:
-    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "RGBa", "La"):
-        return False
-    return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return NamedImage(f"{path.parent.name}/{path.name}", read_image(path).as_subclass(torch.Tensor))
 
 
 def fit(image: NamedImage, input_size: Size | None, image_size: Size | None) -> np.ndarray:

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_logic import Glcf
-from tests.unit.export.test_files import MISREAD
+from tests.unit.data.test_image_files import HEADER_TELLS, PIXELS_TELL, READ
 
 EXAMPLE = Path(__file__).parents[2] / "examples/infer.py"
 RUN_WITHOUT_TORCH = """
@@ -112,11 +112,18 @@ def test_example_resizes_as_torchvision_does(example, size):
     np.testing.assert_allclose(example["resize"](image.numpy(), (64, 96)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", MISREAD)
-def test_example_refuses_what_the_runners_refuse(example, kind, tmp_path):
-    write, _ = MISREAD[kind]
-    write(tmp_path / "image.png")
-    with Image.open(tmp_path / "image.png") as image, pytest.raises(ValueError, match=f"mode {image.mode}"):
+@pytest.mark.parametrize("name", READ)
+def test_example_reads_what_the_data_modules_read(example, name, tmp_path):
+    READ[name](tmp_path / name)
+    found = example["read"](tmp_path / name, example["Model"](None, None, None))
+    np.testing.assert_allclose(found[0], read_image(tmp_path / name, as_tensor=True).numpy(), rtol=2e-7)
+
+
+@pytest.mark.parametrize("name", [*HEADER_TELLS, *PIXELS_TELL])
+def test_example_refuses_what_the_data_modules_refuse(example, name, tmp_path):
+    write, _ = {**HEADER_TELLS, **PIXELS_TELL}[name]
+    write(tmp_path / name)
+    with Image.open(tmp_path / name) as image, pytest.raises(ValueError, match=f"mode {image.mode}"):
         example["check_readable"](image)
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_logic.data.image_files import check_image_files
 from anomalib_logic.export import VerifiedExport
 from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.metrics.loco_metric import LocoMetric
@@ -29,6 +30,7 @@ from .data_config import input_normalization
 from .finished_fit import FinishedFit
 from .post_processing import CalibratedPostProcessor
 from .pre_processing import check_exportable, engine_resize, make_exact
+from .training import image_paths
 
 logger = logging.getLogger(__name__)
 
@@ -162,14 +164,23 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         del dataloader_idx
         return self.validation_step(batch, batch_idx)
 
+    def on_train_start(self) -> None:
+        """Refuse image files that Anomalib would misread; a sample of them is opened."""
+        super().on_train_start()
+        for loaders in (self.trainer.train_dataloader, self.trainer.val_dataloaders):
+            check_image_files(image_paths(loaders))
+
     def on_test_start(self) -> None:
-        """Warn of thresholds that do not exist."""
+        """Refuse image files that Anomalib would misread, and warn of thresholds that do not exist."""
         super().on_test_start()
+        check_image_files(image_paths(self.trainer.test_dataloaders))
         self._warn_without_thresholds()
 
     def on_predict_start(self) -> None:
-        """Warn of thresholds that do not exist."""
+        """Refuse image files that Anomalib would misread, each of them, and warn of thresholds that do not exist."""
         super().on_predict_start()
+        paths = image_paths(self.trainer.predict_dataloaders)
+        check_image_files(paths, sample=len(paths))
         self._warn_without_thresholds()
 
     def _warn_without_thresholds(self) -> None:

@@ -162,7 +162,7 @@ def test_random_reference_is_one_of_the_nearest_and_always_the_same(normals):
     assert not torch.equal(nearest[:, :1], references)
 
 
-EIGHT_BITS = torch.arange(256).repeat(3)[: 3 * 64 * 96 // 8].repeat(8).view(1, 3, 64, 96) / 255
+EIGHT_BITS = torch.arange(256).repeat(9)[: 3 * 64 * 96 // 8].repeat(8).view(1, 3, 64, 96) / 255
 
 
 @torch.no_grad()
