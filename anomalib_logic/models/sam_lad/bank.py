@@ -195,16 +195,13 @@ class Bank(DynamicBufferMixin):
         Returns:
             Shape ``(P, C')``.
         """
-        substitutes = self.patches.float()
+        substitutes = self.patches.float().clone()
         nearest, other, owner = self._nearest_of_two_images(candidates)
         for image in self.owners.unique() if len(self) > 1 else ():
             distances = torch.where(owner == image, other, nearest)
             distances = torch.where(owners == image, -torch.ones_like(distances), distances)
-            # The farthest are few, and only they can be chosen.
-            distances, farthest = distances.topk(min(PATCHES, int((owners != image).sum())))
             own = (self.owners == image).nonzero().flatten()
-            points = candidates[farthest]
-            substitutes[own] = points[greedy_k_center(points, len(own), distances)]
+            substitutes[own] = candidates[greedy_k_center(candidates, len(own), distances)]
         return substitutes
 
     def _nearest_of_two_images(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:
