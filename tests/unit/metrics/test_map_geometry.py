@@ -53,11 +53,11 @@ def test_resizes_and_crops_are_undone_together(transform):
 @pytest.mark.parametrize("shape", [(30, 38), (60, 76)])
 def test_map_of_another_resolution_than_the_crop_covers_the_crop(shape):
     transform = Compose([Resize((80, 96)), CenterCrop((60, 76))])
-    ones = torch.ones(shape)
-    ones[0, 0] = 0
-    restored = MapGeometry(transform).restore(ones, (40, 48))
-    assert restored[8:34, 8:42].min() == 1
-    assert restored[:4].max() == restored[:, :4].max() == 0
+    scores = torch.ones(shape)
+    scores[0, 0] = 0  # the lowest one, beside rows and columns that the crop shows
+    restored = MapGeometry(transform).restore(scores, (40, 48))
+    assert restored[8:34, 6:42].min() == restored[6:34, 8:42].min() == 1
+    assert restored[:4].max() == restored[36:].max() == restored[:, :4].max() == restored[:, 44:].max() == 0
 
 
 def test_geometry_of_dinomaly_leaves_a_sixteenth_at_each_edge_out():
@@ -66,7 +66,7 @@ def test_geometry_of_dinomaly_leaves_a_sixteenth_at_each_edge_out():
     scores = torch.ones(28, 28)
     scores[0, 0] = 0
     restored = geometry.restore(scores, (1280, 1600))
-    assert restored[150:1190, 190:1490].min() == 1  # the map's first position, of 40 x 50 pixels, is the lowest
+    assert restored[150:1190, 110:1490].min() == restored[90:1190, 200:1490].min() == 1
     assert restored[:75].max() == restored[1205:].max() == 0
     assert restored[:, :95].max() == restored[:, 1505:].max() == 0
 
