@@ -195,7 +195,7 @@ class Bank(DynamicBufferMixin):
         Returns:
             Shape ``(P, C')``.
         """
-        substitutes = self.patches.float()
+        substitutes = self.patches.float().clone()
         nearest, other, owner = self._nearest_of_two_images(candidates)
         for image in self.owners.unique() if len(self) > 1 else ():
             distances = torch.where(owner == image, other, nearest)
