@@ -12,6 +12,7 @@ from anomalib.models.components import DynamicBufferMixin
 PATCHES = 1000  # coarse features that are kept of all normals
 CANDIDATES = 50_000  # coarse features that they are chosen from, at most
 PART = 1000  # of which so many are compared with all patches at a time
+FARTHEST = 10_000  # of which so many, the farthest from the patches of all other images, may take the place of a patch
 COMPARED = 500  # images whose coarse features are compared place by place, at most
 
 HALVED = ("key", "scene", "coarse", "patches", "masks", "crops", "crop_masks", "descriptors")
@@ -201,7 +202,7 @@ class Bank(DynamicBufferMixin):
             distances = torch.where(owner == image, other, nearest)
             distances = torch.where(owners == image, -torch.ones_like(distances), distances)
             # The farthest are few, and only they can be chosen.
-            distances, farthest = distances.topk(min(PATCHES, int((owners != image).sum())))
+            distances, farthest = distances.topk(min(FARTHEST, int((owners != image).sum())))
             own = (self.owners == image).nonzero().flatten()
             points = candidates[farthest]
             substitutes[own] = points[greedy_k_center(points, len(own), distances)]
