@@ -12,6 +12,7 @@ from anomalib.models.components import DynamicBufferMixin
 PATCHES = 1000  # coarse features that are kept of all normals
 CANDIDATES = 50_000  # coarse features that they are chosen from, at most
 PART = 1000  # of which so many are compared with all patches at a time
+FARTHEST = 10_000  # of which so many, the farthest from the patches of all other images, may take the place of a patch
 COMPARED = 500  # images whose coarse features are compared place by place, at most
 
 HALVED = ("key", "scene", "coarse", "patches", "masks", "crops", "crop_masks", "descriptors")
@@ -200,8 +201,11 @@ class Bank(DynamicBufferMixin):
         for image in self.owners.unique() if len(self) > 1 else ():
             distances = torch.where(owner == image, other, nearest)
             distances = torch.where(owners == image, -torch.ones_like(distances), distances)
+            # The farthest are few, and only they can be chosen.
+            distances, farthest = distances.topk(min(FARTHEST, int((owners != image).sum())))
             own = (self.owners == image).nonzero().flatten()
-            substitutes[own] = candidates[greedy_k_center(candidates, len(own), distances)]
+            points = candidates[farthest]
+            substitutes[own] = points[greedy_k_center(points, len(own), distances)]
         return substitutes
 
     def _nearest_of_two_images(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -202,6 +202,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         super().on_fit_start()
         if self.trainer.ckpt_path is None:
             self._is_fitted.fill_(False)
+            # A trainer that has reached max_epochs would end a second fit before its first epoch.
+            self.trainer.fit_loop.epoch_progress.reset()
 
     def on_validation_start(self) -> None:
         """Fill the bank before the first validation of a fit; any other one needs a bank."""
