@@ -121,13 +121,13 @@ def layers_to_quantize(model: Any, module: nn.Module) -> tuple[list[str], list[s
     Raises:
         ValueError: If no operation computes in int8.
     """
-    modules = dict(module.named_modules())
+    modules: dict[str | None, nn.Module] = {name: part for name, part in module.named_modules() if name}
     quantized, kept = [], []
     for operation in model.get_ops():
         kind, name = operation.get_type_name(), operation.get_friendly_name()
         if kind in NO_OPERATION:
             continue
-        source = modules.get(module_of(name) or "")
+        source = modules.get(module_of(name))
         convolution = "Convolution" in kind and source is not None and any(True for _ in source.parameters())
         linear = kind == "MatMul" and isinstance(source, nn.Linear)
         (quantized if convolution or linear else kept).append(name)

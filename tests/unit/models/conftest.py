@@ -23,10 +23,10 @@ def small() -> dict:
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory):
-    """Six normal images, bright squares on noise, and two without their square."""
+    """Six normal images, bright squares on noise, and three without their square."""
     root = tmp_path_factory.mktemp("squares")
     generator = np.random.default_rng(0)
-    for kind, count in (("good", 6), ("bad", 2)):
+    for kind, count in (("good", 6), ("bad", 3)):
         (root / kind).mkdir()
         for i in range(count):
             image = generator.integers(0, 60, (64, 96, 3), dtype=np.uint8)
