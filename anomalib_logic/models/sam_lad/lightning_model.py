@@ -26,8 +26,9 @@ from anomalib_logic.models.components.training import normal_batches
 from .bank import Template
 from .descriptor import Descriptor
 from .explanation import Explanation
+from .fitting import CHUNK
 from .scoring import Alignment
-from .torch_model import CHUNK, EMPTY_UPSAMPLERS, ObjectKind, SamLadModel, Selection
+from .torch_model import EMPTY_UPSAMPLERS, ObjectKind, SamLadModel, Selection
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@
 """SAM-LAD: bank, objects, descriptors, matching and measurement joined (https://arxiv.org/abs/2406.00625)."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +27,12 @@ from .bank import Bank, Template
 from .composition import Composition
 from .descriptor import Descriptor, ObjectDescriptor
 from .explanation import Explanation
+from .fitting import BankFitting
 from .frames import bounding_boxes, crop, crop_own
 from .matching import Matches, ObjectMatching
 from .measurement import mahalanobis, nearest_distance
 from .objects import ClusterSegments
-from .scoring import INSIDE, Alignment, Comparison, Scoring, exchange_windows
+from .scoring import INSIDE, Alignment, Comparison, Scoring
 from .segment_anything import SegmentAnything
 
 logger = logging.getLogger(__name__)
@@ -39,10 +40,7 @@ logger = logging.getLogger(__name__)
 ObjectKind = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "cluster"]
 EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
 Selection = Literal["nearest", "random"]
-CALIBRATION_IMAGES = 200  # most normals that are compared with the other normals
-EXCHANGED = 60  # most parts of the normals in which windows change places
 PICTURE = 128  # height and width of the pictures kept for explanations
-CHUNK = 1  # images compared at a time while fitting and testing
 
 
 def _check_area_range(area_range: Sequence[float] | None) -> None:
@@ -51,7 +49,7 @@ def _check_area_range(area_range: Sequence[float] | None) -> None:
         raise ValueError(msg)
 
 
-class SamLadModel(nn.Module):
+class SamLadModel(BankFitting):
     """Bank, objects, matching and measurement; see :class:`.lightning_model.SamLad` for the other arguments.
 
     Args:
@@ -389,99 +387,3 @@ class SamLadModel(nn.Module):
             )
             explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
         return explanations
-
-    def sample_size(self, most: int, most_bytes: int) -> int:
-        """Images whose enlarged features just reach so many bytes, not more than ``most``."""
-        size = 4 * sum(self.backbone.channels) * self.grid[0] * self.grid[1]
-        return min(most, -(-most_bytes // size))
-
-    @torch.no_grad()
-    def fit_objects(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
-        """Calibrate the objects and cluster for the composition, on a sample of the normals.
-
-        Args:
-            images: Normalised images, shape ``(Z, 3, H, W)``.
-            features: Result of :meth:`enlarge`, shape ``(Z, C, H, W)``.
-            seed: Seed of the clusterings.
-        """
-        if self.upsampler is not None and not self.upsampler.loaded:
-            logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
-        self.objects.fit(self._normalize_for_objects(images), features[:, : self.fine], seed)
-        if self.composition is not None:
-            self.composition.fit(features, seed)
-
-    @torch.no_grad()
-    def fit(self, templates: list[Template], seed: int = 0) -> None:
-        """Fill the bank and calibrate on it, each normal against the others.
-
-        Args:
-            templates: Results of :meth:`represent` for all normals.
-            seed: Seed of all random choices.
-        """
-        self.matching.reset()
-        self.scoring.reset()
-        kept = self.bank.fill(templates, self.coreset, seed)
-        number = len(self.bank)
-        if self.composition is not None:
-            histograms = torch.cat([batch.histogram for batch in templates])
-            left = torch.ones(len(histograms), dtype=torch.bool, device=kept.device).index_fill(0, kept, False)
-            self.composition.fit_gaussian(torch.cat([histograms[kept], histograms[left]]))  # the bank's order first
-        if number < self.k:
-            logger.warning("the bank has %d images, fewer than k=%d: all of them are references", number, self.k)
-        if number < 2:
-            logger.warning("one normal image is not enough to calibrate: scores stay in units of distances")
-            return
-        everything = torch.arange(number, device=self.bank.key.device)
-        neighbors = torch.cat(
-            [self.bank.search(self.bank.get("key", part), min(2, number - 1), part) for part in everything.split(64)]
-        )
-        self.matching.calibrate(
-            *(self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid")), neighbors
-        )
-        self._calibrate_scoring(seed)
-
-    def _calibrate_scoring(self, seed: int) -> None:
-        """Learn what is usual, from normals that are compared with all others."""
-        sample = self._calibration_sample()
-        parts = sample.split(CHUNK)
-        # Templates are large and are read again: only the comparisons are kept.
-        compared = [self.compare(self.bank.template(part), exclude=part) for part in parts]
-        inside = self.bank.get("crop_masks", sample) > 0.5
-        self.scoring.calibrate_distances(compared, self.bank.get("valid", sample), inside)
-        maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
-        scores = [self.scoring.image_scores(m, c) for m, c in zip(maps, compared, strict=True)]
-        self.scoring.calibrate_scores(torch.cat(scores))
-        self.scoring.calibrate_trust(compared, self._exchange(parts, compared, seed))
-        self.scoring.calibrate_map(torch.cat(maps))
-
-    def _calibration_sample(self) -> torch.Tensor:
-        """Indices of the normals that are compared with the others, at equal distances; none if there is no other."""
-        number = len(self.bank)
-        everything = torch.arange(number if number > 1 else 0, device=self.bank.key.device)
-        return everything[:: max(1, -(-number // CALIBRATION_IMAGES))]
-
-    @torch.no_grad()
-    def held_out_predictions(self) -> Iterator[InferenceBatch]:
-        """Predict normals of the bank as if they were new: each compared with all other normals.
-
-        Thresholds and limits can be measured on them. They are the normals that the scores were calibrated on, at most
-        ``CALIBRATION_IMAGES``. A bank of one image has none.
-
-        Yields:
-            One image each: ``pred_score`` of shape ``(1,)`` and ``anomaly_map`` of shape ``(1, 1, H, W)``.
-        """
-        for index in self._calibration_sample().unsqueeze(1):
-            query = self.bank.template(index)
-            yield self.score(query, self.compare(query, exclude=index))
-
-    def _exchange(self, parts: Sequence[torch.Tensor], compared: list[Comparison], seed: int) -> list[Comparison]:
-        """Compare some normals again after two windows of their features changed places; none without places."""
-        if self.align != "combined":
-            return []
-        generator = torch.Generator().manual_seed(seed)
-        exchanged = []
-        for i in range(0, len(parts), -(-len(parts) // EXCHANGED)):
-            features = exchange_windows(self.bank.get("coarse", parts[i]), generator)
-            with full_precision(features.device):
-                exchanged.append(compared[i]._replace(**self._measure_places(features, parts[i])))
-        return exchanged

@@ -11,7 +11,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2.functional import normalize
 
 from anomalib_logic.models.sam_lad import bank as bank_module
-from anomalib_logic.models.sam_lad import composition, torch_model
+from anomalib_logic.models.sam_lad import composition, fitting, torch_model
 from anomalib_logic.models.sam_lad.bank import Bank, Template, greedy_k_center
 from anomalib_logic.models.sam_lad.scoring import Comparison, Scoring, exchange_windows
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
@@ -240,7 +240,7 @@ def test_one_broken_rule_is_enough():
 
 
 def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
-    monkeypatch.setattr(torch_model, "CALIBRATION_IMAGES", 6)
+    monkeypatch.setattr(fitting, "CALIBRATION_IMAGES", 6)
     compared, compare = [], SamLadModel.compare
     monkeypatch.setattr(
         SamLadModel, "compare", lambda *args, **kwargs: compared.extend(args[1].found) or compare(*args, **kwargs)
