@@ -105,9 +105,10 @@ class BankFitting(nn.Module):
         Yields:
             One image each: ``pred_score`` of shape ``(1,)`` and ``anomaly_map`` of shape ``(1, 1, H, W)``.
         """
-        for index in self._calibration_sample().unsqueeze(1):
+        sample = self._calibration_sample()
+        for index in sample.unsqueeze(1):
             query = self.bank.template(index)
-            yield self.score(query, self.compare(query, exclude=index))
+            yield self.score(query, self.compare(query, exclude=index), calibrated_on=len(sample))
 
     def _exchange(self, parts: Sequence[torch.Tensor], compared: list[Comparison], seed: int) -> list[Comparison]:
         """Compare some normals again after two windows of their features changed places; none without places."""

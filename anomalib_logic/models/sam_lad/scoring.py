@@ -164,6 +164,23 @@ class Scoring(nn.Module):
         """Soft maximum of the deviations, shape ``(N,)``: one broken rule is enough."""
         return self.deviations(scores).logsumexp(dim=1)
 
+    def fuse_held_out(self, scores: torch.Tensor, number: int) -> torch.Tensor:
+        """Fuse scores of normals that the scores were calibrated on, as if they were new.
+
+        Mean and deviation are those of the other normals. With its own share in them, none of a few normals could
+        deviate far: not by more than ``(n - 1) / sqrt(n)``.
+
+        Args:
+            scores: Result of :meth:`image_scores`, shape ``(N, 7)``.
+            number: Normals that the scores were calibrated on, n.
+        """
+        if number < 3:
+            return self.fuse(scores)
+        mean = (number * self.mean - scores) / (number - 1)
+        squares = (number - 1) * self.std.square() - number / (number - 1) * (scores - self.mean).square()
+        std = _with_floor((squares / (number - 2)).clamp_min(0).sqrt())
+        return (self.trust * (scores - mean) / std).logsumexp(dim=1)
+
     @torch.no_grad()
     def calibrate_distances(self, compared: list[Comparison], valid: torch.Tensor, inside: torch.Tensor) -> None:
         """Learn which distances are usual.
@@ -192,12 +209,9 @@ class Scoring(nn.Module):
             scores: Image scores of normals that were compared with the other normals, shape ``(Z, 7)``.
         """
         self.mean.copy_(scores.mean(dim=0))
-        self.std.copy_(scores.std(dim=0))
-        self.std[: len(MAPS)].clamp_min_(LEAST_DEVIATION)
-        self.std[5].clamp_min_(LEAST_COUNT_DEVIATION)
+        self.std.copy_(_with_floor(scores.std(dim=0)))
         if len(scores) < 3:  # the Gaussians of the composition are those of the same normals
             self.std[6] = 1.0
-        self.std.clamp_min_(1e-6)
 
     @torch.no_grad()
     def calibrate_trust(self, compared: list[Comparison], exchanged: list[Comparison]) -> None:
@@ -237,6 +251,12 @@ class Scoring(nn.Module):
         """Image scores ``place`` and ``arrangement``, shape ``(Z, 2)``."""
         maps = torch.cat([torch.stack([c.place, c.arrangement], dim=1) for c in compared]) / self.usual_place
         return torch.stack([summarize(maps[:, i], self.image_score, TOP_SHARE) for i in range(2)], dim=1)
+
+
+def _with_floor(std: torch.Tensor) -> torch.Tensor:
+    """Deviations of the image scores, none so small that the slightest difference would count, shape ``(..., 7)``."""
+    least = std.new_tensor([*[LEAST_DEVIATION] * len(MAPS), LEAST_COUNT_DEVIATION, 1e-6])
+    return torch.maximum(std, least)
 
 
 def _smooth(maps: torch.Tensor) -> torch.Tensor:

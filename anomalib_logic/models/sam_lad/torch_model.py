@@ -342,14 +342,22 @@ class SamLadModel(BankFitting):
             msg = "the bank is empty: train the model (one epoch fills the bank) or load a checkpoint"
             raise RuntimeError(msg)
 
-    def score(self, query: Template, compared: Comparison) -> InferenceBatch:
-        """Anomaly map and score of images that were compared with the bank, see :meth:`forward`."""
-        with full_precision(query.key.device):
-            return self._score(query, compared)
+    def score(self, query: Template, compared: Comparison, calibrated_on: int | None = None) -> InferenceBatch:
+        """Anomaly map and score of images that were compared with the bank, see :meth:`forward`.
 
-    def _score(self, query: Template, compared: Comparison) -> InferenceBatch:
+        Args:
+            query: The images.
+            compared: Their comparison.
+            calibrated_on: Number of normals that the scores were calibrated on, if the images are of these.
+        """
+        with full_precision(query.key.device):
+            return self._score(query, compared, calibrated_on)
+
+    def _score(self, query: Template, compared: Comparison, calibrated_on: int | None) -> InferenceBatch:
         distances = self.scoring.distance_maps(query, compared)
-        score = self.scoring.fuse(self.scoring.image_scores(distances, compared))
+        scores = self.scoring.image_scores(distances, compared)
+        held_out = calibrated_on is not None
+        score = self.scoring.fuse_held_out(scores, calibrated_on) if held_out else self.scoring.fuse(scores)
         masks = self.bank.get("masks", compared.references)
         anomaly_map = self.scoring.anomaly_map(distances, query, compared, masks).unsqueeze(1)
         anomaly_map = F.interpolate(anomaly_map, self.image_size, mode="bilinear", align_corners=False)

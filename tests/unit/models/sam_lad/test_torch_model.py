@@ -239,6 +239,14 @@ def test_one_broken_rule_is_enough():
     assert scoring.fuse(unusual).item() == pytest.approx(20, abs=0.1)
 
 
+def test_held_out_scores_deviate_from_the_mean_of_the_others_by_their_deviation():
+    scoring, scores = Scoring("combined", "max", lite=False, grid=(2, 2)), 5 * torch.rand(9, 7) + 3
+    scoring.calibrate_scores(scores)
+    others = Scoring("combined", "max", lite=False, grid=(2, 2))
+    others.calibrate_scores(scores[1:])
+    torch.testing.assert_close(scoring.fuse_held_out(scores[:1], 9), others.fuse(scores[:1]), rtol=1e-3, atol=1e-3)
+
+
 def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
     monkeypatch.setattr(fitting, "CALIBRATION_IMAGES", 6)
     compared, compare = [], SamLadModel.compare
@@ -266,7 +274,7 @@ def test_held_out_predictions_are_those_of_the_bank_compared_with_all_others(mod
         compared = model.compare(query, exclude=index)
         assert index not in compared.references
         assert torch.equal(compared.composition, model.composition.without(int(index))(query.histogram))
-        assert torch.equal(prediction.pred_score, model.score(query, compared).pred_score)
+        assert torch.equal(prediction.pred_score, model.score(query, compared, calibrated_on=10).pred_score)
         assert prediction.anomaly_map.shape == (1, 1, 64, 96)
 
 
