@@ -56,14 +56,14 @@ def connected_regions(mask: torch.Tensor, iterations: int = 12) -> torch.Tensor:
         Index of one pixel of the region plus one, 0 outside, integers of shape ``(N, H, W)``.
     """
     number, height, width = mask.shape
-    inside = mask.long()
-    labels = (torch.arange(height * width, device=mask.device) + 1).view(1, height, width) * inside
+    inside = mask.int()
+    labels = (torch.arange(height * width, device=mask.device, dtype=inside.dtype) + 1).view(1, height, width) * inside
     for _ in range(iterations):
         around = (_largest_around(labels) * inside).flatten(1)
-        named = (labels.flatten(1) - 1).clamp_min(0)
+        named = (labels.flatten(1) - 1).clamp_min(0).long()
         with _order_does_not_matter():
             labels = labels.flatten(1).scatter_reduce(1, named, around, "amax")
-        labels = labels.gather(1, (labels - 1).clamp_min(0)).view(number, height, width) * inside
+        labels = labels.gather(1, (labels - 1).clamp_min(0).long()).view(number, height, width) * inside
     return labels
 
 
@@ -101,10 +101,10 @@ def largest_regions(labels: torch.Tensor, slots: int) -> tuple[torch.Tensor, tor
     Returns:
         Masks as floats, shape ``(N, K, H, W)``, and areas as shares of the image, shape ``(N, K)``, largest first.
     """
-    flat = labels.flatten(1)
+    flat = labels.flatten(1).long()
     counts = F.pad(torch.zeros_like(flat), (0, 1)).scatter_add(1, flat, torch.ones_like(flat))[:, 1:]
     areas, index = F.pad(counts, (0, max(0, slots - counts.shape[1]))).topk(slots, dim=1)
-    masks = (labels.unsqueeze(1) == (index + 1)[..., None, None]).float()
+    masks = (labels.unsqueeze(1) == (index + 1).to(labels.dtype)[..., None, None]).float()
     return masks, areas / flat.shape[1]
 
 
