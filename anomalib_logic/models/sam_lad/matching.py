@@ -213,7 +213,7 @@ class ObjectMatching(nn.Module):
             return
         scores = self.scores(descriptors, boxes, descriptors[neighbors], boxes[neighbors])
         best = scores[_mutual_best(scores, pairs)].float()
-        self.dustbin.copy_(best.quantile(quantile))
+        self.dustbin.copy_(best.cpu().quantile(quantile))  # in double precision, which not every device has
         self.temperature.copy_(((best.median() - self.dustbin) / 6).clamp_min(0.005))
 
     def _measure_precision(self, descriptors: torch.Tensor, boxes: torch.Tensor, valid: torch.Tensor) -> None:

@@ -77,9 +77,6 @@ def test_glcf_trains_and_scores_without_float64_on_the_device(small):
         assert torch.isfinite(result.pred_score.cpu()).all()
 
 
-@pytest.mark.xfail(
-    reason="matching.py takes a quantile on the device, which PyTorch computes in double precision", strict=True
-)
 @torch.no_grad()
 def test_sam_lad_fits_and_scores_without_float64_on_the_device():
     torch.manual_seed(0)
