@@ -303,12 +303,15 @@ class SamLadModel(BankFitting):
         """Distances of the images' compositions to those of all normals, or of all other normals."""
         if self.composition is None:
             return {"composition": query.histogram.sum(dim=1), "amounts": torch.zeros_like(query.scene[:, 0])}
-        gaussians = [self.composition] if exclude is None else [self.composition.without(int(i)) for i in exclude]
-        histograms = query.histogram.chunk(len(gaussians))
-        words = query.words.chunk(len(gaussians))
+        if exclude is None:
+            gaussians, parts = [self.composition], [query]
+        else:
+            gaussians = [self.composition.without(int(i)) for i in exclude]
+            parts = [query.map(lambda field, i=i: field[i : i + 1]) for i in range(len(gaussians))]
+        pairs = list(zip(gaussians, parts, strict=True))
         return {
-            "composition": torch.cat([g(h) for g, h in zip(gaussians, histograms, strict=True)]),
-            "amounts": torch.cat([g.amounts(h, w) for g, h, w in zip(gaussians, histograms, words, strict=True)]),
+            "composition": torch.cat([gaussian(part.histogram) for gaussian, part in pairs]),
+            "amounts": torch.cat([gaussian.amounts(part.histogram, part.words) for gaussian, part in pairs]),
         }
 
     def _measure(self, features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

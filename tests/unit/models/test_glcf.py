@@ -180,8 +180,9 @@ def test_training_makes_all_losses_fall(tmp_path, folder, small):
 
 
 def test_trained_model_finds_the_missing_square(tmp_path, folder, small):
+    torch.manual_seed(1)
     model = Glcf(**small, learning_rate=3e-3)
-    results = engine(tmp_path, max_epochs=15).train(model, datamodule=datamodule(folder))
+    results = engine(tmp_path, max_epochs=30).train(model, datamodule=datamodule(folder))
     assert results[0]["image_AUROC"] == 1.0
 
 

@@ -11,7 +11,7 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
-from anomalib_logic.models.components.defaults import ModelDefaults
+from anomalib_logic import Glcf
 from anomalib_logic.models.components.pre_processing import (
     AntialiasedResize,
     check_exportable,
@@ -122,33 +122,22 @@ def test_anomalibs_own_forward_computes_something_else():
     assert not same(PreProcessor(Compose([Resize((64, 96), antialias=True)])))
 
 
-def test_pre_processor_that_is_restored_from_a_checkpoint_stays_exact():
-    class Model(ModelDefaults, _Base):
-        pass
-
-    model = Model()
-    model.pre_processor = PreProcessor(Compose([Resize((32, 32), antialias=True)]))
+def test_pre_processor_that_is_restored_from_a_checkpoint_stays_exact(small):
+    model = Glcf(**small, pre_processor=PreProcessor(Compose([Resize((64, 64), antialias=True)])))
     config = PreProcessor(Compose([Resize((64, 96), antialias=True)])).checkpoint_config()
-    model.on_load_checkpoint({"anomalib_pre_processor_config": config})
+    hyper_parameters = dict(model.hparams)
+    model.on_load_checkpoint({"hyper_parameters": hyper_parameters, "anomalib_pre_processor_config": config})
     assert model.engine_size == (64, 96)
     assert same(model.pre_processor)
 
 
-def test_any_pre_processor_that_a_model_is_given_becomes_exact():
-    class Model(ModelDefaults, _Base):
-        pass
-
-    model = Model()
+def test_any_pre_processor_that_a_model_is_given_becomes_exact(small):
+    model = Glcf(**small)
     for value in (None, nn.Identity()):
         model.pre_processor = value
         assert model.engine_size is None
     model.pre_processor = PreProcessor(Compose([Resize((64, 96), antialias=True)]))
     assert same(model.pre_processor)
-
-
-class _Base(nn.Module):
-    def on_load_checkpoint(self, checkpoint):
-        self.pre_processor.load_checkpoint_config(checkpoint["anomalib_pre_processor_config"])
 
 
 def test_exact_pre_processor_can_be_copied_and_pickled():
