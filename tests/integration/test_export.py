@@ -144,7 +144,6 @@ def test_anomalibs_torch_inferencer_gives_the_checkpoints_predictions(loaded, im
     assert torch.equal(found.pred_mask[None], expected.pred_mask)
 
 
-@pytest.mark.xfail(reason="the model's parameters require gradients")
 def test_predictions_of_a_torch_file_carry_no_gradients(loaded, image, tmp_path, monkeypatch):
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     found = TorchInferencer(loaded.to_torch(tmp_path), device="cpu").predict(image)
