@@ -303,12 +303,17 @@ class SamLadModel(BankFitting):
         """Distances of the images' compositions to those of all normals, or of all other normals."""
         if self.composition is None:
             return {"composition": query.histogram.sum(dim=1), "amounts": torch.zeros_like(query.scene[:, 0])}
-        gaussians = [self.composition] if exclude is None else [self.composition.without(int(i)) for i in exclude]
-        histograms = query.histogram.chunk(len(gaussians))
-        words = query.words.chunk(len(gaussians))
+        if exclude is None:
+            composition = self.composition
+            return {
+                "composition": composition(query.histogram),
+                "amounts": composition.amounts(query.histogram, query.words),
+            }
+        others = [self.composition.without(int(image)) for image in exclude]
+        histograms, words = query.histogram.split(1), query.words.split(1)
         return {
-            "composition": torch.cat([g(h) for g, h in zip(gaussians, histograms, strict=True)]),
-            "amounts": torch.cat([g.amounts(h, w) for g, h, w in zip(gaussians, histograms, words, strict=True)]),
+            "composition": torch.cat([o(h) for o, h in zip(others, histograms, strict=True)]),
+            "amounts": torch.cat([o.amounts(h, w) for o, h, w in zip(others, histograms, words, strict=True)]),
         }
 
     def _measure(self, features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
