@@ -304,14 +304,16 @@ class SamLadModel(BankFitting):
         if self.composition is None:
             return {"composition": query.histogram.sum(dim=1), "amounts": torch.zeros_like(query.scene[:, 0])}
         if exclude is None:
-            gaussians, parts = [self.composition], [query]
-        else:
-            gaussians = [self.composition.without(int(i)) for i in exclude]
-            parts = [query.map(lambda field, i=i: field[i : i + 1]) for i in range(len(gaussians))]
-        pairs = list(zip(gaussians, parts, strict=True))
+            composition = self.composition
+            return {
+                "composition": composition(query.histogram),
+                "amounts": composition.amounts(query.histogram, query.words),
+            }
+        others = [self.composition.without(int(image)) for image in exclude]
+        histograms, words = query.histogram.split(1), query.words.split(1)
         return {
-            "composition": torch.cat([gaussian(part.histogram) for gaussian, part in pairs]),
-            "amounts": torch.cat([gaussian.amounts(part.histogram, part.words) for gaussian, part in pairs]),
+            "composition": torch.cat([o(h) for o, h in zip(others, histograms, strict=True)]),
+            "amounts": torch.cat([o.amounts(h, w) for o, h, w in zip(others, histograms, words, strict=True)]),
         }
 
     def _measure(self, features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

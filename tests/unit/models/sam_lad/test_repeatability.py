@@ -11,6 +11,7 @@ from anomalib.engine import Engine
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomalib_logic import SamLad
+from anomalib_logic.export import TorchRunner, open_exported
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .conftest import SMALL, SQUARES, draw
@@ -157,6 +158,19 @@ def test_result_depends_neither_on_loaders_nor_batches_nor_the_global_seed(tmp_p
     np.random.seed(1)
     engine(tmp_path).fit(model, datamodule=datamodule(folders[0], **{"train_batch_size": 7, **arguments}))
     assert_equal(state_of(model), fitted[0][0])
+
+
+@pytest.mark.parametrize("export", ["to_torch", "to_onnx"])
+def test_random_selection_gives_in_a_file_what_it_gives_in_the_model(tmp_path, folders, export):
+    pytest.importorskip("onnxruntime")
+    model = new_model(selection="random", k=4)
+    engine(tmp_path).fit(model, datamodule=datamodule(folders[0]))
+    images = np.random.default_rng(0).random((4, 3, 64, 96), dtype=np.float32)
+    expected = TorchRunner(model)(images)
+    exported = open_exported(getattr(model, export)(tmp_path, verify=False))
+    for found in (exported(images), exported(images)):
+        np.testing.assert_allclose(found["pred_score"], expected["pred_score"], atol=1e-3)
+        np.testing.assert_allclose(found["anomaly_map"], expected["anomaly_map"], atol=1e-2)
 
 
 def test_another_seed_gives_another_bank(tmp_path, folders, fitted):
