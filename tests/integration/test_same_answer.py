@@ -17,7 +17,11 @@ OWN = (64, 96)
 SIZES = [OWN, (40, 60), (100, 100), (200, 50), (300, 400), (1200, 1600)]
 
 
-@pytest.fixture(scope="module", params=list(same_answer.MODELS))
+# Exporting SAM-LAD in every way takes minutes
+MODELS = [pytest.param(n, marks=pytest.mark.slow) if "sam" in n.lower() else n for n in same_answer.MODELS]
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def asked(request, tmp_path_factory):
     """A trained model with its exports, files of all sizes, and the engine's answers."""
     root = tmp_path_factory.mktemp("same")
