@@ -1,8 +1,38 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Nothing in the tests may reach a model hub: a missing download must fail at once, not after retries."""
+"""What holds for all tests: no model hub, and a stack for signal handlers that exists."""
 
+import ctypes
 import os
+import sys
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a missing download must fail at once, not after retries
+
+
+class SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux."""
+
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+def signal_stack(new: SignalStack | None = None) -> SignalStack:
+    """Return the stack of this thread's signal handlers, and replace it."""
+    former = SignalStack()
+    ctypes.CDLL(None).sigaltstack(None if new is None else ctypes.byref(new), ctypes.byref(former))
+    return former
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_signal_stack():
+    """The stack of signal handlers before anything changes it."""
+    return signal_stack() if sys.platform.startswith("linux") else None
+
+
+@pytest.fixture(autouse=True)
+def own_signal_stack(first_signal_stack):
+    """Undo what OpenVINO leaves behind where Anomalib or NNCF make several cores, see ``openvino_core``."""
+    if first_signal_stack is not None:
+        signal_stack(first_signal_stack)

@@ -3,6 +3,7 @@
 
 """One way to run a model, whatever format it was exported to and whatever device it runs on."""
 
+import functools
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,19 @@ class OnnxRunner(Runner):
         return _in_shape(dict(zip(self._names, self.session.run(None, {self._input: images}), strict=True)))
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Return the one ``openvino.Core`` of this process, which stays.
+
+    The CPU plug-in of a ``Core`` gives signal handlers another stack and, at its end, the former one. Where several
+    end in the order in which they began, the stack that is left exists no more (OpenVINO 2026.4): the next signal ends
+    the process, for instance that of a data loader's worker that has finished.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVINORunner(Runner):
     """An OpenVINO or ONNX file in OpenVINO.
 
@@ -172,9 +186,7 @@ class OpenVINORunner(Runner):
         precision: str | None = "f32",
         config: dict[str, Any] | None = None,
     ) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_core()
         check_openvino_device(device, core.available_devices)
         hints = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
         model = core.read_model(str(path))

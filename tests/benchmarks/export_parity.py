@@ -22,7 +22,7 @@ from lightning import seed_everything
 from settings import BACKBONE, BACKBONE_ARGS, NARROW
 
 from anomalib_logic import Glcf, MVTecLoco, SamLad
-from anomalib_logic.export import OnnxRunner, OpenVINORunner, Runner, TorchRunner, verify
+from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, Runner, TorchRunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.export.verification import FULL_PRECISION, file_size, image_auroc
 
@@ -114,7 +114,7 @@ def rows_of(name: str, args: argparse.Namespace) -> list[str]:
         engine = Engine(default_root_dir=folder, accelerator="cpu", enable_progress_bar=False, logger=False, **trainer)
         engine.fit(model, datamodule=data)
         images = list(spread(splits_of(data, "test"), args.images))
-        reference = TorchRunner(model.cpu())
+        reference = EngineRunner(model.cpu())
 
         def compare(kind: str, file: Path, runner: Runner, exact: bool) -> None:
             found = verify(reference, runner, images, FULL_PRECISION if exact else None, BATCHES)

@@ -145,9 +145,13 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         Returns:
             Raw scores and maps of all of them.
         """
-        parts = [self.model(part) for part in images.split(self.IMAGES_AT_A_TIME)]
+        parts = [self.infer_part(part) for part in images.split(self.IMAGES_AT_A_TIME)]
         fields = {name: [getattr(part, name) for part in parts] for name in ("pred_score", "anomaly_map")}
         return InferenceBatch(**{name: torch.cat(values) for name, values in fields.items()})
+
+    def infer_part(self, images: torch.Tensor) -> InferenceBatch:
+        """Predict at most ``IMAGES_AT_A_TIME`` images, see :meth:`infer`."""
+        return self.model(images)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Add raw anomaly maps and scores to a batch."""
@@ -177,7 +181,7 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         self._warn_without_thresholds()
 
     def on_predict_start(self) -> None:
-        """Refuse image files that Anomalib would misread, each of them, and warn of thresholds that do not exist."""
+        """Refuse image files that Anomalib would misread (every header is read); warn where thresholds do not exist."""
         super().on_predict_start()
         paths = image_paths(self.trainer.predict_dataloaders)
         check_image_files(paths, sample=len(paths))

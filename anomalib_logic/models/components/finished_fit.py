@@ -3,7 +3,6 @@
 
 """Thresholds and limits of a finished fit, whatever the trainer's settings."""
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +12,6 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch.trainer.states import TrainerFn
 
 from .training import normal_batches, training_ends, validation_batches, validation_may_be_last
-
-logger = logging.getLogger(__name__)
 
 
 class FinishedFit:
@@ -65,8 +62,7 @@ class FinishedFit:
         training = self.model.training
         self.model.eval()
         for i, batch in enumerate(validation_batches(self)):
-            batch.update(**self.infer(batch.image)._asdict())
-            post_processor.on_validation_batch_end(self.trainer, self, batch, batch, i)
+            post_processor.on_validation_batch_end(self.trainer, self, self.validation_step(batch, i), batch, i)
         post_processor.on_validation_epoch_end(self.trainer, self)
         self.model.train(training)
         self._measured_at_step = self.trainer.global_step

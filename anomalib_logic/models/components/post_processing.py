@@ -14,6 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import SumMetric
 
+from anomalib_logic.metrics._raw_scores import to_unit_interval
+
 from .normal_scores import NormalScores, Scores, image_threshold, pixel_threshold
 from .training import validation_may_be_last
 
@@ -31,10 +33,10 @@ class CalibratedPostProcessor(PostProcessor):
     validation, and those that the model itself can hold out (SAM-LAD compares each image of its bank with the others).
     Where these are fewer than ``ENOUGH``, training images join them, which a warning says.
 
-    Normalised scores are ``1/2 + sign(x) / 2 * u / (1 + u)`` with ``u = log(1 + 4 |x|)`` and
-    ``x = (score - threshold) / (threshold - lowest score)``: 0.5 at the threshold, 0.19 at the lowest score, in (0, 1),
-    and strictly increasing also far beyond the scores that it was measured on. So metrics of normalised scores are
-    those of raw scores.
+    Normalised scores are ``1/2 + sign(x) / 2 * u / (1 + u)`` with ``u = log(1 + |x|)`` and
+    ``x = 4 (score - threshold) / (threshold - lowest score)``: 0.5 at the threshold, 0.19 at the lowest score, in
+    (0, 1), and strictly increasing also far beyond the scores that it was measured on. So metrics of normalised scores
+    are those of raw scores.
 
     Args:
         false_alarm_rate: Share of new normal images that may be called anomalous, in (0, 0.5].
@@ -56,11 +58,6 @@ class CalibratedPostProcessor(PostProcessor):
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
         return (*super()._checkpoint_config_keys, "false_alarm_rate", "pixel_false_alarm_rate")
-
-    @property
-    def measured(self) -> bool:
-        """Whether there is a threshold for image scores."""
-        return not bool(self.image_threshold.isnan())
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what a validation that did not end has left."""
@@ -178,9 +175,7 @@ class CalibratedPostProcessor(PostProcessor):
         threshold = torch.where(threshold.isnan(), (norm_max + norm_min) / 2, threshold)
         reach = torch.where(threshold > norm_min, threshold - norm_min, norm_max - norm_min)
         reach = torch.where(reach > 0, reach, threshold.abs().clamp_min(torch.finfo(threshold.dtype).tiny))
-        distance = (preds - threshold) / reach
-        magnitude = torch.log1p(STEEPNESS * distance.abs())
-        normalized = 0.5 + 0.5 * distance.sign() * magnitude / (1 + magnitude)
+        normalized = to_unit_interval(STEEPNESS * (preds - threshold) / reach)
         return torch.where(norm_min.isnan() | norm_max.isnan(), preds, normalized)
 
 

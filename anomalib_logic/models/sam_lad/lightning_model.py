@@ -105,6 +105,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
     """
 
     WITHOUT_FILES: ClassVar[dict[str, Any]] = {**ModelDefaults.WITHOUT_FILES, "sam_checkpoint": None}
+    IMAGES_AT_A_TIME: ClassVar[int] = CHUNK
 
     def __init__(
         self,
@@ -266,24 +267,11 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         model.standardization.finalize()
         return torch.cat(images), torch.cat([model.enlarge(m, i) for m, i in zip(maps, images, strict=True)])
 
-    def infer(self, images: torch.Tensor) -> InferenceBatch:
-        """Predict images one by one, and say once what they lack.
-
-        Args:
-            images: Pre-processed images, shape ``(N, 3, H, W)``.
-
-        Returns:
-            Raw scores and maps of all of them.
-        """
-        results = []
-        for part in images.split(CHUNK):  # memory does not grow with the batch
-            query, compared = self.model.look_up(part)
-            self.say_what_was_found(query)
-            results.append(self.model.score(query, compared))
-        return InferenceBatch(
-            pred_score=torch.cat([result.pred_score for result in results]),
-            anomaly_map=torch.cat([result.anomaly_map for result in results]),
-        )
+    def infer_part(self, images: torch.Tensor) -> InferenceBatch:
+        """Predict images, and say once what they lack."""
+        query, compared = self.model.look_up(images)
+        self.say_what_was_found(query)
+        return self.model.score(query, compared)
 
     def held_out_predictions(self) -> Iterator[InferenceBatch]:
         """Predict normal images of the bank as compared with all others, one at a time."""

@@ -1,6 +1,9 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from torch import nn
 from anomalib_logic.export import ExportVerificationError, OnnxRunner, OpenVINORunner, TorchRunner, open_exported
 from anomalib_logic.export.mixin import _open
 from anomalib_logic.export.runners import check_openvino_device
+
+from ...conftest import signal_stack
 
 
 class Brightness(nn.Module):
@@ -60,6 +65,16 @@ def test_every_runtime_gives_the_same_arrays_in_the_same_shapes(onnx_file, image
         assert set(predictions) == {"pred_score", "anomaly_map"}
         assert predictions["anomaly_map"].shape == (2, 1, 6, 5)
         np.testing.assert_allclose(predictions["pred_score"], images.mean(axis=(1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there OpenVINO changes the stack of signals")
+def test_runners_that_end_in_the_order_they_began_leave_a_stack_for_signal_handlers(onnx_file):
+    runners = [OpenVINORunner(onnx_file) for _ in range(3)]
+    while runners:
+        del runners[0]
+    address = signal_stack().address
+    parts = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines()]
+    assert address is None or any(int(start, 16) <= address < int(end, 16) for start, end in parts)
 
 
 def test_runners_say_where_they_run(onnx_file):

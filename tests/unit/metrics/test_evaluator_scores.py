@@ -79,7 +79,7 @@ def test_test_metrics_of_a_model_without_normalisation_are_those_of_scikit_learn
 
 def test_distinct_scores_stay_distinct():
     scores = torch.tensor([137.7]).nextafter(torch.tensor([torch.inf]))
-    scores = torch.cat([torch.tensor([-1e30, -5.0, 0.0, 1e-12, 137.7]), scores, torch.tensor([1e30])])
+    scores = torch.cat([torch.tensor([-1e30, -5.0, 0.0, 1e-12, 137.7]), scores, torch.tensor([1e30])]).double()
     assert (to_unit_interval(scores).diff() > 0).all()
 
 

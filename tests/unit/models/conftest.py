@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,12 +23,10 @@ def small() -> dict:
     return dict(SMALL)
 
 
-@pytest.fixture(scope="session")
-def squares(tmp_path_factory):
-    """Six normal images, bright squares on noise, and three without their square."""
-    root = tmp_path_factory.mktemp("squares")
+def write_squares(root: Path, good: int, bad: int = 3) -> Path:
+    """Write normal images, bright squares on noise, and images without their square."""
     generator = np.random.default_rng(0)
-    for kind, count in (("good", 6), ("bad", 3)):
+    for kind, count in (("good", good), ("bad", bad)):
         (root / kind).mkdir()
         for i in range(count):
             image = generator.integers(0, 60, (64, 96, 3), dtype=np.uint8)
@@ -34,3 +34,9 @@ def squares(tmp_path_factory):
                 image[20:40, 30:60] = 230
             Image.fromarray(image).save(root / kind / f"{i}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """Six normal images and three anomalous ones."""
+    return write_squares(tmp_path_factory.mktemp("squares"), 6)

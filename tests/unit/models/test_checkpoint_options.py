@@ -14,6 +14,8 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_logic import Glcf, SamLad
 
+from .sam_lad.conftest import SMALL as SMALL_SAM_LAD
+
 
 @pytest.fixture
 def data(squares):
@@ -34,16 +36,6 @@ def trained(model, data, tmp_path):
 def predicted(run, model, data, **arguments):
     batches = run.predict(model, datamodule=data, **arguments)
     return torch.cat([b.pred_score.flatten() for b in batches]), torch.cat([b.anomaly_map for b in batches])
-
-
-SMALL_SAM_LAD = {
-    "backbone": "mobilenetv2_035",
-    "pre_trained": False,
-    "objects": "cluster",
-    "image_size": (64, 96),
-    "scene_size": 16,
-    "object_size": 8,
-}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder, InferenceBatch
@@ -14,25 +13,17 @@ from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
-from PIL import Image
 from torchvision.transforms.v2 import ColorJitter, Resize
 
 from anomalib_logic import Glcf
 
+from .conftest import write_squares
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Nine normal and three anomalous images: bright squares on noise, the anomalous ones without their square."""
-    root = tmp_path_factory.mktemp("folder")
-    generator = np.random.default_rng(0)
-    for kind, count in (("good", 9), ("bad", 3)):
-        (root / kind).mkdir()
-        for i in range(count):
-            image = generator.integers(0, 60, (64, 96, 3), dtype=np.uint8)
-            if kind == "good":
-                image[20:40, 30:60] = 230
-            Image.fromarray(image).save(root / kind / f"{i}.png")
-    return root
+    """Nine normal images and three anomalous ones."""
+    return write_squares(tmp_path_factory.mktemp("folder"), 9)
 
 
 def datamodule(folder, **arguments):

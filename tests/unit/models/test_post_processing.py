@@ -157,7 +157,7 @@ def test_model_holds_out_normal_images_of_its_own():
 def test_without_any_normal_image_one_warning_says_what_is_missing(caplog):
     with caplog.at_level(logging.WARNING):
         post_processor = validated(CalibratedPostProcessor(), predicted([3.0, 4.0], [1, 1]))
-    assert not post_processor.measured
+    assert post_processor.image_threshold.isnan()
     assert "there was no normal image to measure them on" in caplog.text
 
 
