@@ -66,6 +66,7 @@ def test_evaluator_and_its_limits_are_options(loco, checkpoint, workspace):
     assert "pixel_AUsPRO_30_mean" in cli.engine.trainer.callback_metrics
 
 
+@pytest.mark.slow
 def test_train_takes_our_data_modules_full_name_before_the_model(loco, tmp_path):
     anomalib("train", *data(loco), *MODEL, *FAST, "--trainer.fast_dev_run=true", cwd=tmp_path)
 
@@ -84,6 +85,7 @@ def test_unknown_choice_is_refused_with_the_list_and_without_a_traceback(loco, w
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_predict_in_a_new_process_gives_the_scores_of_this_one(loco, checkpoint, tmp_path):
     script = tmp_path / "predict.py"
     images = loco / "squares/test/good"
@@ -170,6 +172,7 @@ def test_folder_of_images_is_enough(loco, workspace):
     assert math.isfinite(cli.engine.trainer.callback_metrics["image_AUROC"].item())
 
 
+@pytest.mark.slow
 def test_benchmark_takes_our_model_and_data_in_its_configuration(loco, tmp_path):
     small = {k.removeprefix("--model."): yaml.safe_load(v) for k, v in (a.split("=") for a in SMALL_MODEL)}
     configuration = {

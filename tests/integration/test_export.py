@@ -163,7 +163,9 @@ class _Wrong(Glcf):
         super().__setstate__({**state, "offset": 0.01})
 
 
-@pytest.mark.parametrize(("kind", "real"), [("torch", True), ("torch", False), ("openvino", True)])
+@pytest.mark.parametrize(
+    ("kind", "real"), [("torch", True), ("torch", False), pytest.param("openvino", True, marks=pytest.mark.slow)]
+)
 def test_file_whose_resize_is_not_antialiased_is_refused(kind, real, loaded, tmp_path):
     data = large_images(tmp_path / "data") if real else None
     loaded.pre_processor.export_transform = get_exportable_transform(loaded.pre_processor.transform)
@@ -181,6 +183,7 @@ def large_images(root):
     return Folder("textures", "good", root, "bad", num_workers=0)
 
 
+@pytest.mark.slow
 def test_images_are_resized_first_for_a_file_of_fixed_size_and_that_is_said(loaded, tmp_path, caplog):
     data = large_images(tmp_path / "data")
     with caplog.at_level(logging.INFO, "anomalib_logic"):

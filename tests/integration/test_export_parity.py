@@ -45,7 +45,7 @@ MODELS = [
     glcf_swin,
     pytest.param(glcf_mobilenet, marks=pytest.mark.slow),
     sam_lad_cluster,
-    sam_lad_segment_anything,
+    pytest.param(sam_lad_segment_anything, marks=pytest.mark.slow),
 ]
 
 

@@ -40,6 +40,9 @@ class StopEarly(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         trainer.should_stop = trainer.current_epoch == 1
 
+    def __repr__(self) -> str:
+        return "StopEarly()"
+
 
 @pytest.mark.parametrize(
     "trainer",

@@ -296,7 +296,14 @@ def restored_determinism():
 
 @pytest.mark.usefixtures("restored_determinism")
 @pytest.mark.parametrize(
-    "arguments", [{}, {"backbone": "swin_tiny_patch4_window7_224", "decoder_depths": (1, 1, 1, 1)}], ids=str
+    "arguments",
+    [
+        {},
+        pytest.param(
+            {"backbone": "swin_tiny_patch4_window7_224", "decoder_depths": (1, 1, 1, 1)}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=str,
 )
 def test_deterministic_training_gives_the_same_weights_and_scores_twice(tmp_path, folder, small, arguments):
     weights, scores = [], []

@@ -160,7 +160,7 @@ def test_result_depends_neither_on_loaders_nor_batches_nor_the_global_seed(tmp_p
     assert_equal(state_of(model), fitted[0][0])
 
 
-@pytest.mark.parametrize("export", ["to_torch", "to_onnx"])
+@pytest.mark.parametrize("export", ["to_torch", pytest.param("to_onnx", marks=pytest.mark.slow)])
 def test_random_selection_gives_in_a_file_what_it_gives_in_the_model(tmp_path, folders, export):
     pytest.importorskip("onnxruntime")
     model = new_model(selection="random", k=4)
