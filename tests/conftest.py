@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 SHARED = ("trained", "exports")  # fixtures of several files that take long
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, and those of all files that share what takes long."""
     for item in items:

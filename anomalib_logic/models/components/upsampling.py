@@ -58,11 +58,10 @@ def average_pool(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _pooling_matrix(length: int, result: int) -> torch.Tensor:
-    matrix = torch.zeros(result, length)
-    for i in range(result):
-        first, last = i * length // result, -(-(i + 1) * length // result)
-        matrix[i, first:last] = 1 / (last - first)
-    return matrix
+    index = torch.arange(result).unsqueeze(1)
+    first, last = index * length // result, -(-(index + 1) * length // result)
+    position = torch.arange(length)
+    return ((position >= first) & (position < last)) / (last - first)
 
 
 class JbuStage(nn.Module):
