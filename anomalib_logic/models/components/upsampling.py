@@ -43,6 +43,22 @@ def resize(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(features, size, mode="bilinear", align_corners=False)
 
 
+def pick(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize maps of labels: each position of the result takes the one that its upper left corner falls into.
+
+    Not ``F.interpolate(mode="nearest")``: runtimes disagree on its positions where they are whole numbers.
+
+    Args:
+        maps: Shape ``(..., H, W)``.
+        size: Height and width of the result.
+    """
+    rows, columns = (
+        torch.arange(result, device=maps.device) * length // result
+        for length, result in zip(maps.shape[-2:], size, strict=True)
+    )
+    return maps.index_select(-2, rows).index_select(-1, columns)
+
+
 def average_pool(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Adaptive average pooling as two matrix products, which exports for every ratio of sizes.
 

@@ -20,7 +20,7 @@ from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization
 from anomalib_logic.models.components.patch_features import PatchFeatures
 from anomalib_logic.models.components.precision import full_precision
-from anomalib_logic.models.components.upsampling import JbuUpsampler, check_factor, load_jbu_upsampler, resize
+from anomalib_logic.models.components.upsampling import JbuUpsampler, check_factor, load_jbu_upsampler, pick, resize
 from anomalib_logic.models.components.weights import PUBLISHED, published_weights
 
 from .bank import Bank, Template
@@ -191,7 +191,7 @@ class SamLadModel(BankFitting):
         if self.composition is not None:
             words = self.composition.words(features)
             histogram = self.composition.histogram(words)
-            words = F.interpolate(words.to(features.dtype), scene, mode="nearest")
+            words = pick(words, scene)
         return Template(
             key=resize(fine, self.backbone.grid).flatten(1),
             scene=resize(fine, scene),

@@ -3,16 +3,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from anomalib_logic.export.runners import openvino_core
 from anomalib_logic.models.components.upsampling import (
     JbuUpsampler,
     average_pool,
     load_jbu_upsampler,
+    pick,
 )
 
 CHANNELS = 6
@@ -152,6 +155,37 @@ def test_average_pool_is_adaptive_average_pooling(size):
     torch.testing.assert_close(average_pool(images, size), F.adaptive_avg_pool2d(images, size), rtol=1e-4, atol=1e-5)
 
 
+class Picked(nn.Module):
+    """Labels resized to several sizes, where runtimes round the positions of nearest neighbours differently."""
+
+    SIZES = ((16, 16), (24, 48), (32, 32), (48, 16), (112, 224), (300, 120))
+
+    def forward(self, labels):
+        return tuple(pick(labels, size) for size in self.SIZES)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
+def test_labels_are_picked_at_the_same_positions_everywhere(runtime, tmp_path):
+    labels = torch.randint(0, 48, (2, 4, 112, 168), generator=torch.Generator().manual_seed(0))
+    model, file = Picked().eval(), tmp_path / "model.onnx"
+    if runtime != "torch":
+        pytest.importorskip(runtime)
+        torch.onnx.export(
+            model, (labels,), file, dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        )
+    if runtime == "onnxruntime":
+        import onnxruntime
+
+        found = onnxruntime.InferenceSession(file).run(None, {"labels": labels.numpy()})
+    elif runtime == "openvino":
+        found = openvino_core().compile_model(file, "CPU")(labels.numpy()).values()
+    else:
+        found = model(labels)
+    for picked, (height, width) in zip(found, Picked.SIZES, strict=True):
+        rows, columns = np.arange(height) * 112 // height, np.arange(width) * 168 // width
+        assert np.array_equal(picked, labels.numpy()[:, :, rows][..., columns])
+
+
 def test_checkpoint_of_another_backbone_is_refused_by_its_channels(path):
     with pytest.raises(ValueError, match="it is for 6 channels, the backbone has 384"):
         load_jbu_upsampler(path, 384, 8)
@@ -179,5 +213,5 @@ def test_pooling_that_is_scaled_by_channel_compiles_in_openvino_in_half_precisio
     model, file = PooledAndScaled().eval(), tmp_path / "model.onnx"
     torch.onnx.export(model, (x,), file, dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     openvino.save_model(openvino.convert_model(file), tmp_path / "model.xml", compress_to_fp16=True)
-    compiled = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     torch.testing.assert_close(torch.from_numpy(compiled(x.numpy())[0]), model(x), atol=1e-2, rtol=1e-2)
