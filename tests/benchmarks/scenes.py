@@ -32,8 +32,8 @@ from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 from anomalib_logic import Glcf, MVTecLoco, SamLad
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.metrics.protocol import image_auroc
+from anomalib_logic.models.components.backbone import describe_backbone, load_weights
 from anomalib_logic.models.components.image_score import ImageScore, summarize
-from anomalib_logic.models.components.pyramid import load_weights
 from anomalib_logic.models.glcf.anomaly_map import TOP_SHARE
 from anomalib_logic.models.sam_lad.scoring import SCORES
 
@@ -81,7 +81,7 @@ def _peer(image_size: int) -> dict[str, Any]:
 def _with_backbone(model: AnomalibModule, weights: Path) -> AnomalibModule:
     extractor = model.model.feature_extractor
     network = timm.create_model(BACKBONE, features_only=True, out_indices=extractor.idx, **BACKBONE_ARGS)
-    load_weights(network, weights)
+    load_weights(network, weights, describe_backbone(BACKBONE, **BACKBONE_ARGS))
     extractor.feature_extractor = network.eval()
     return model
 

@@ -15,6 +15,8 @@ import torch
 from timm.models import clean_state_dict
 from torch import nn
 
+from .packaged import NAME as PACKAGED_NAME
+from .packaged import packaged_weights
 from .weights import read_state_dict, shorten
 
 logger = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ def _download_message(backbone: str, on_hub: bool, error: Exception) -> str:
     )
 
 
-def load_weights(network: nn.Module, path: str | Path, reference: nn.Module | None = None) -> None:
+def load_weights(network: nn.Module, path: str | Path, reference: nn.Module) -> None:
     """Load a local file of weights into a network, as timm loads its published files.
 
     Names are matched as timm writes them for a ``features_only`` network (``layers_0.blocks...``) and for the
@@ -113,19 +115,21 @@ def load_weights(network: nn.Module, path: str | Path, reference: nn.Module | No
 
     Args:
         network: timm network, whole or ``features_only``.
-        path: ``.safetensors`` or ``.pth`` file: a state dict, bare or under ``state_dict`` or ``model``.
-        reference: The whole model for the network's image size, as :func:`describe_backbone` gives it; without it, no
-            filter is applied.
+        path: ``.safetensors`` or ``.pth`` file: a state dict, bare or under ``state_dict`` or ``model``; or
+            ``"packaged"``, see :func:`.packaged.packaged_weights`.
+        reference: The whole model for the network's image size, as :func:`describe_backbone` gives it.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        RuntimeError: If packaged weights are not installed, or damaged.
         ValueError: If the file is of another kind, cannot be read, lacks entries or holds other shapes.
     """
-    source = clean_state_dict(read_state_dict(path, "backbone_weights"))
+    if path == PACKAGED_NAME:
+        source = packaged_weights(reference.pretrained_cfg["architecture"], reference.state_dict())
+    else:
+        source = clean_state_dict(read_state_dict(path, "backbone_weights"))
     source = {_canonical(name): value for name, value in source.items()}
-    if reference is not None:
-        source = _filtered(source, reference)
-    _fit(network, source, path)
+    _fit(network, _filtered(source, reference), path)
 
 
 def _filtered(source: State, reference: nn.Module) -> State:

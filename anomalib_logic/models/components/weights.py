@@ -116,17 +116,21 @@ def _fetch(url: str, part: Path) -> None:
 
 def _difference(name: str, file: PublishedFile, path: Path) -> str | None:
     """Say how a file differs from the published one, if it does."""
-    size = path.stat().st_size
-    hasher = hashlib.sha256()
-    with path.open("rb") as content:
-        while block := content.read(1 << 20):
-            hasher.update(block)
-    digest = hasher.hexdigest()
+    size, digest = path.stat().st_size, digest_of(path)
     if file.sha256 is None:
         logger.warning("no digest is published for '%s'; this file's SHA-256 is %s", name, digest)
     if file.sha256 in (None, digest) and file.size in (None, size):
         return None
     return f"it has {size} bytes and SHA-256 {digest}, expected {file.sha256 or 'any'}"
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def read_state_dict(path: str | Path, argument: str) -> dict[str, torch.Tensor]:

@@ -52,7 +52,8 @@ class Glcf(ModelDefaults, AnomalibModule):
     Args:
         backbone: timm model with feature maps at strides 4, 8, 16 and 32.
         pre_trained: Download and use timm's published weights of the backbone.
-        backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download.
+        backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download; or
+            ``"packaged"``: those of an installed package (``tf_efficientnet_lite0``, extra ``weights``).
         backbone_args: More keyword arguments for ``timm.create_model``.
         structure: Semantic aggregation: ``"pss"``, ``"pgs"``, ``"ps"`` or ``"none"`` (section III-B2).
         multi_scale: Embed three scales in the bottleneck, not only the deepest (section III-B1).

