@@ -69,9 +69,11 @@ class NormalScores(Metric):
 def image_threshold(scores: torch.Tensor, rate: float, fitted: torch.Tensor | None = None) -> torch.Tensor:
     """Score that a new normal image exceeds with a given probability.
 
-    With enough scores it is the order statistic that bounds the probability whatever the distribution is (split
-    conformal prediction). With fewer than ``1 / rate - 1`` no score is high enough for that: then the upper limit of
-    the prediction interval for the next one of normally distributed values, and not less than the highest score.
+    With enough scores it is the order statistic that a share ``rate`` of them exceeds, so that as many odd images among
+    the normal ones do not decide. A new image exceeds it with a probability of at most ``rate + 1 / (n + 1)``, whatever
+    the distribution is. With fewer than ``1 / rate`` none may exceed it; with fewer than ``1 / rate - 1`` the highest
+    score is too low for that (split conformal prediction): then the upper limit of the prediction interval for the next
+    one of normally distributed values, and not less than the highest score.
 
     Args:
         scores: Scores of normal images that the model was not fitted on, shape ``(n,)``.
@@ -81,9 +83,9 @@ def image_threshold(scores: torch.Tensor, rate: float, fitted: torch.Tensor | No
     """
     scores = scores.flatten().double().sort().values
     fitted = scores[:0] if fitted is None else fitted.flatten().double()
-    rank = math.ceil((len(scores) + 1) * (1 - rate))
-    if rank <= len(scores):
-        return scores[rank - 1]
+    exceeding = math.floor(len(scores) * rate + 1e-9)
+    if exceeding or (len(scores) + 1) * rate >= 1 - 1e-9:
+        return scores[-1 - exceeding]
     centre = scores if len(scores) else fitted
     freedom = max(len(scores) - 1, 0) + max(len(fitted) - 1, 0)
     deviations = [part.std() for part in (scores, fitted) if len(part) > 1]

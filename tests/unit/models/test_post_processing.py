@@ -86,6 +86,13 @@ def test_new_normal_images_exceed_the_threshold_at_the_stated_rate(number, rate,
     assert 0.5 * rate < torch.stack(alarms).mean() < 2 * rate
 
 
+@pytest.mark.parametrize(("number", "odd"), [(20, 1), (21, 1), (39, 1), (60, 3), (100, 5)])
+def test_odd_normal_images_do_not_decide_where_they_are_no_more_than_the_stated_share(number, odd):
+    scores = torch.linspace(1, 2, number)
+    scores[:odd] = 40.0
+    assert image_threshold(scores, 0.05) == 2
+
+
 @pytest.mark.parametrize("number", [3, 5, 10])
 def test_few_normal_images_give_a_threshold_above_all_of_them_and_few_false_alarms(number):
     scores = torch.randn(2000, number + 50, generator=torch.Generator().manual_seed(number))
