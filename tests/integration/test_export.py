@@ -24,6 +24,7 @@ from anomalib_logic.export import ExportVerificationError, TorchRunner, open_exp
 from anomalib_logic.export.images import generate
 from anomalib_logic.export.mixin import KEEP_IMAGES, STORED
 from anomalib_logic.export.quantization import compress_weights, layers_to_quantize
+from anomalib_logic.export.runners import openvino_core
 from anomalib_logic.models.components.pre_processing import engine_resize
 
 from .conftest import SMALL_MODEL
@@ -219,9 +220,7 @@ def test_files_say_the_models_own_size(exports):
 
 
 def test_quantising_a_graph_without_any_known_layer_is_an_error(loaded, exports):
-    import openvino
-
-    model = openvino.Core().read_model(exports / "weights/onnx/model.onnx")
+    model = openvino_core().read_model(exports / "weights/onnx/model.onnx")
     for operation in model.get_ops():
         operation.set_friendly_name(operation.get_friendly_name().rpartition("/")[2])
     for quantised in (layers_to_quantize, compress_weights):

@@ -15,8 +15,7 @@ import torch
 from timm.models import clean_state_dict
 from torch import nn
 
-from .packaged import NAME as PACKAGED_NAME
-from .packaged import packaged_weights
+from .packaged import PACKAGED_NAME, packaged_weights
 from .weights import read_state_dict, shorten
 
 logger = logging.getLogger(__name__)

