@@ -15,6 +15,7 @@ from anomalib.metrics import Evaluator
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2 import Compose, Normalize, Resize
@@ -30,6 +31,7 @@ from .data_config import input_normalization
 from .finished_fit import FinishedFit
 from .post_processing import CalibratedPostProcessor
 from .pre_processing import check_exportable, engine_resize, make_exact
+from .progress import RunMessages
 from .training import image_paths
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,10 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         mean, std = IMAGENET if backbone is None else input_normalization(backbone, backbone_args)
         resize = Resize(image_size or (224, 224), antialias=True)
         return PreProcessor(Compose([resize, Normalize(mean=mean, std=std)]))
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Anomalib's components, and lines in the log on how far a run is."""
+        return [*super().configure_callbacks(), RunMessages()]
 
     def configure_post_processor(self) -> CalibratedPostProcessor:
         """Thresholds for a false alarm rate, and scores that keep their order."""

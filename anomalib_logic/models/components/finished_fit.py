@@ -74,5 +74,5 @@ class FinishedFit:
     @torch.no_grad()
     def fitted_predictions(self) -> Iterator[InferenceBatch]:
         """Predict the normal training images, whose scores are lower than those of new ones."""
-        for batch in normal_batches(self):
+        for batch in normal_batches(self, what="measuring thresholds on training images"):
             yield self.infer(batch.image)

@@ -57,7 +57,7 @@ class PatchFeatures(Frozen):
         super().__init__()
         patch_size = _patch_size(describe_backbone(backbone, **(backbone_args or {})))
         self.is_transformer = patch_size is not None
-        check_divisible(image_size, patch_size or PYRAMID_STRIDES[-1], backbone)
+        check_divisible(image_size, coarsest_stride(backbone, backbone_args), backbone)
         if self.is_transformer:
             self._create_transformer(backbone, pre_trained, weights, image_size, backbone_args)
         else:
@@ -100,6 +100,22 @@ class PatchFeatures(Frozen):
                 return _last_map(self.network, images)
             maps = self.network(images)
             return [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
+
+
+def coarsest_stride(backbone: str, backbone_args: Mapping[str, Any] | None = None) -> int:
+    """Stride of a backbone's coarsest map in pixels, whose multiples an image's height and width must be.
+
+    Args:
+        backbone: As in :class:`PatchFeatures`.
+        backbone_args: Keyword arguments for ``timm.create_model``.
+
+    Returns:
+        A vision transformer's patch size, or 16 for a pyramid.
+
+    Raises:
+        ValueError: If the backbone is unknown.
+    """
+    return _patch_size(describe_backbone(backbone, **(backbone_args or {}))) or PYRAMID_STRIDES[-1]
 
 
 def _last_map(transformer: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

@@ -5,13 +5,15 @@
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataset, Batch
 from anomalib.data.utils import LabelName
 from torch.utils.data import DataLoader, Dataset, Subset
+
+from .progress import ProgressLines
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,9 @@ def image_paths(loaders: Any) -> list[str]:
     return paths
 
 
-def normal_batches(module: pl.LightningModule, split: str = "training") -> Iterator[Batch]:
+def normal_batches(
+    module: pl.LightningModule, split: str = "training", what: str = "measuring statistics"
+) -> Iterator[Batch]:
     """Go once over the normal images of a split as the model sees images at inference.
 
     Each process yields its share of the images, every image once over all processes, in order and without training
@@ -72,11 +76,12 @@ def normal_batches(module: pl.LightningModule, split: str = "training") -> Itera
         module: Module with a trainer and, usually, a ``pre_processor`` callback.
         split: ``"training"`` or ``"validation"``. Where the validation images hold no normal one, training images
             stand in for them, which the log says.
+        what: What is done with the images; the log says every few seconds how far it is.
 
     Yields:
         Batches with at least one image.
     """
-    for batch in _batches(module, _normal_loader(module.trainer, split)):
+    for batch in _batches(module, _normal_loader(module.trainer, split), what):
         if batch.gt_label is not None and bool(batch.gt_label.any()):
             batch.image = batch.image[~batch.gt_label.bool()]
         if len(batch.image):
@@ -92,24 +97,30 @@ def validation_batches(module: pl.LightningModule) -> Iterator[Batch]:
     trainer = module.trainer
     dataset = getattr(getattr(trainer, "datamodule", None), "val_data", None)
     reference = trainer.train_dataloader
+    what = "measuring thresholds"
     if isinstance(dataset, AnomalibDataset) and len(dataset) and isinstance(reference, DataLoader):
-        yield from _batches(module, _share(trainer, dataset, reference))
+        yield from _batches(module, _share(trainer, dataset, reference), what)
     elif trainer.val_dataloaders is not None:
         loaders = trainer.val_dataloaders
         for loader in loaders if isinstance(loaders, list) else [loaders]:
-            yield from _batches(module, loader)
+            yield from _batches(module, loader, what)
 
 
-def _batches(module: pl.LightningModule, loader: DataLoader) -> Iterator[Batch]:
+def _batches(module: pl.LightningModule, loader: DataLoader, what: str) -> Iterator[Batch]:
     """Batches on the module's device and pre-processed, under the trainer's precision."""
     trainer = module.trainer
     pre_processor = getattr(module, "pre_processor", None)
+    dataset = getattr(loader, "dataset", None)
+    lines = ProgressLines(what, len(dataset) if isinstance(dataset, Sized) else None)
+    done = 0
     for i, batch in enumerate(loader):
         on_device = trainer.strategy.batch_to_device(batch)
+        done += len(on_device.image)
         if pre_processor is not None and hasattr(pre_processor, "on_predict_batch_start"):
             pre_processor.on_predict_batch_start(trainer, module, on_device, i)
         with trainer.strategy.precision_plugin.val_step_context():
             yield on_device
+        lines.update(done)
 
 
 def _normal_loader(trainer: pl.Trainer, split: str) -> DataLoader:
@@ -123,7 +134,6 @@ def _normal_loader(trainer: pl.Trainer, split: str) -> DataLoader:
     held_out = _held_out(trainer) if split == "validation" else None
     split = "training" if held_out is None else split
     dataset = _without_augmentations(loader.dataset, trainer) if held_out is None else held_out
-    logger.info("measuring statistics over the %d images of the %s set", len(dataset), split)
     return _share(trainer, dataset, loader)
 
 

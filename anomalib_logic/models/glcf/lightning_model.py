@@ -311,7 +311,8 @@ class Glcf(ModelDefaults, AnomalibModule):
         training = self.model.training
         self.model.eval()
         statistics.reset()
-        for batch in normal_batches(self, "training" if channels else self.statistics):
+        what = "measuring the backbone's channels" if channels else "measuring statistics of error maps"
+        for batch in normal_batches(self, "training" if channels else self.statistics, what):
             if channels:
                 statistics.update(self.model.pyramid(batch.image))
             else:

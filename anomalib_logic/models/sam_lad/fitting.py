@@ -11,6 +11,7 @@ from anomalib.data import InferenceBatch
 from torch import nn
 
 from anomalib_logic.models.components.precision import full_precision
+from anomalib_logic.models.components.progress import with_progress
 
 from .bank import Template
 from .scoring import Comparison, exchange_windows
@@ -41,6 +42,7 @@ class BankFitting(nn.Module):
         """
         if self.upsampler is not None and not self.upsampler.loaded:
             logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
+        logger.info("finding objects in %d images", len(images))
         self.objects.fit(self._normalize_for_objects(images), features[:, : self.fine], seed)
         if self.composition is not None:
             self.composition.fit(features, seed)
@@ -80,7 +82,8 @@ class BankFitting(nn.Module):
         sample = self._calibration_sample()
         parts = sample.split(CHUNK)
         # Templates are large and are read again: only the comparisons are kept.
-        compared = [self.compare(self.bank.template(part), exclude=part) for part in parts]
+        what = "comparing normal images with each other"
+        compared = [self.compare(self.bank.template(part), exclude=part) for part in with_progress(parts, what)]
         inside = self.bank.get("crop_masks", sample) > 0.5
         self.scoring.calibrate_distances(compared, self.bank.get("valid", sample), inside)
         maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
@@ -106,7 +109,7 @@ class BankFitting(nn.Module):
             One image each: ``pred_score`` of shape ``(1,)`` and ``anomaly_map`` of shape ``(1, 1, H, W)``.
         """
         sample = self._calibration_sample()
-        for index in sample.unsqueeze(1):
+        for index in with_progress(sample.unsqueeze(1), "measuring thresholds"):
             query = self.bank.template(index)
             yield self.score(query, self.compare(query, exclude=index), calibrated_on=len(sample))
 
@@ -116,7 +119,8 @@ class BankFitting(nn.Module):
             return []
         generator = torch.Generator().manual_seed(seed)
         exchanged = []
-        for i in range(0, len(parts), -(-len(parts) // EXCHANGED)):
+        indices = range(0, len(parts), -(-len(parts) // EXCHANGED))
+        for i in with_progress(indices, "measuring how much places count"):
             features = exchange_windows(self.bank.get("coarse", parts[i]), generator)
             with full_precision(features.device):
                 exchanged.append(compared[i]._replace(**self._measure_places(features, parts[i])))

@@ -4,7 +4,7 @@
 """SAM-LAD as an Anomalib model."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from anomalib_logic.models.components.data_config import Normalization, normalization_of
 from anomalib_logic.models.components.defaults import ModelDefaults
 from anomalib_logic.models.components.image_score import ImageScore
+from anomalib_logic.models.components.patch_features import coarsest_stride
 from anomalib_logic.models.components.training import normal_batches
 
 from .bank import Template
@@ -33,8 +34,20 @@ from .torch_model import EMPTY_UPSAMPLERS, ObjectKind, SamLadModel, Selection
 logger = logging.getLogger(__name__)
 
 NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+LEAST_SIDE = 384  # pixels; at 224 small parts have too few positions
 SAMPLE = 60  # images whose features are clustered, at most
 SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
+
+
+def default_image_size(backbone: str, backbone_args: Mapping[str, Any] | None = None) -> int:
+    """Side of the images where none is given: the first multiple of a backbone's stride from ``LEAST_SIDE`` on.
+
+    Args:
+        backbone: timm's name of the backbone.
+        backbone_args: Keyword arguments for ``timm.create_model``.
+    """
+    stride = coarsest_stride(backbone, backbone_args)
+    return -(-LEAST_SIDE // stride) * stride
 
 
 class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
@@ -56,12 +69,13 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download, if
             ``pre_trained``.
         upsample: Factor by which features are up-sampled from the grid of patches (stride 16 for a pyramid): 1, 2, 4,
-            8, 16 or 32.
+            8, 16 or 32; 8 in the paper.
         upsampler_weights: Checkpoint of FeatUp's up-sampler for this backbone, or the name of a published one,
             ``"featup_dinov2"`` or ``"featup_dinov2_no_norm"``; bilinear up-sampling by default.
-        k: Number of nearest normals that a query is compared with.
+        k: Number of nearest normals that a query is compared with; 2 in the paper.
         image_size: Height and width, or one number for both, in pixels: multiples of the backbone's patch size or of
-            16. A ``pre_processor`` that resizes to a fixed size has precedence.
+            16; by default the first such multiple from 384 on (384, or 392 for patches of 14 pixels), 224 in the paper.
+            A ``pre_processor`` that resizes to a fixed size has precedence.
         backbone_args: More keyword arguments for ``timm.create_model``.
         max_objects: Most objects of an image; of more, the best are kept.
         area_range: Least and largest object as shares of the image; calibrated on the normals by default (ours).
@@ -115,10 +129,10 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         backbone_weights: str | None = None,
         objects: ObjectKind = "sam_vit_h",
         sam_checkpoint: str | None = None,
-        upsample: int = 8,
+        upsample: int = 4,
         upsampler_weights: str | None = None,
-        k: int = 2,
-        image_size: int | Sequence[int] = 224,
+        k: int = 10,
+        image_size: int | Sequence[int] | None = None,
         backbone_args: dict[str, Any] | None = None,
         max_objects: int = 20,
         area_range: Sequence[float] | None = None,
@@ -145,6 +159,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        if image_size is None:
+            image_size = default_image_size(backbone, backbone_args)
         super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
         self.seed = seed
         normalization = normalization_of(self.pre_processor)
@@ -239,13 +255,14 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         self.model.eval()
         with torch.no_grad():
             self.model.fit_objects(*self._measure_features(), self.seed)
-            self.model.fit([self.model.represent(image) for image in self._normal_images()], self.seed)
+            templates = [self.model.represent(image) for image in self._normal_images("filling the bank")]
+            self.model.fit(templates, self.seed)
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
-    def _normal_images(self) -> Iterator[torch.Tensor]:
+    def _normal_images(self, what: str) -> Iterator[torch.Tensor]:
         """Go over the normal training images one by one: neither result nor memory depend on the size of batches."""
-        for batch in normal_batches(self):
+        for batch in normal_batches(self, what=what):
             yield from batch.image.split(CHUNK)
 
     def _measure_features(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -256,7 +273,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         """
         model, images, maps = self.model, [], []
         model.standardization.reset()
-        for image in self._normal_images():
+        for image in self._normal_images("measuring features"):
             features = model.features(image)
             model.standardization.update(features)
             if len(maps) < model.sample_size(SAMPLE, SAMPLE_BYTES):

@@ -59,7 +59,7 @@ class SamLadModel(BankFitting):
 
     def __init__(
         self,
-        image_size: tuple[int, int] = (224, 224),
+        image_size: tuple[int, int] = (392, 392),
         backbone: str = "vit_small_patch14_dinov2",
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
@@ -71,9 +71,9 @@ class SamLadModel(BankFitting):
         clusters: int | None = None,
         max_objects: int = 20,
         area_range: Sequence[float] | None = None,
-        upsample: int = 8,
+        upsample: int = 4,
         upsampler_weights: str | Path | None = None,
-        k: int = 2,
+        k: int = 10,
         selection: Selection = "nearest",
         coreset: float = 1.0,
         half_precision_bank: bool = True,

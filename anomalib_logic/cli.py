@@ -1,0 +1,122 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomalib's command line with this package's models and data modules, and with messages for users only.
+
+    anomalib-logic train --model SamLad --data LocoScenes
+
+takes the arguments of ``anomalib``. It differs in what it prints: each message once and without place and time, no
+warnings of libraries about themselves, and for an error of input one sentence.
+"""
+
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+TRACEBACK = "ANOMALIB_LOGIC_TRACEBACK"
+
+CORES = 2
+GIGABYTES = 4.0
+
+# What libraries say about themselves and about what they do with each other. (message pattern, category)
+NOT_FOR_USERS: tuple[tuple[str, type[Warning]], ...] = (
+    ("Importing from timm.models", FutureWarning),
+    ("The anomalib.models.components.dinov2 package is deprecated", FutureWarning),
+    (r"`LightningModule.configure_optimizers` returned `None`", UserWarning),
+    (r"`?isinstance\(treespec, LeafSpec\)`? is deprecated", Warning),
+    (r"Found \d+ module\(s\) in eval mode", UserWarning),
+    ("This DataLoader will create", UserWarning),
+    (r"The '?\w+'? does not have many workers", UserWarning),
+    (r"The number of training batches \(\d+\) is smaller than the logging interval", UserWarning),
+    (r"Checkpoint directory .* exists and is not empty", UserWarning),
+    (r"Trying to infer the `batch_size`", UserWarning),
+)
+UNION = "Does not validate against any of the Union subtypes"  # jsonargparse, of a class that could not be made
+INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
+
+
+def main() -> None:
+    """Run Anomalib's command line; exit with 1 and a sentence where the input is at fault."""
+    configure_messages()
+    warn_of_small_machine()
+    from anomalib.cli.cli import AnomalibCLI
+
+    try:
+        AnomalibCLI()
+    except INPUT_ERRORS as error:
+        if os.environ.get(TRACEBACK, "0") != "0" or not is_for_users(error):
+            raise
+        print(f"error: {sentence(error)}\n({TRACEBACK}=1 shows where)", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def configure_messages() -> None:
+    """Let through this package's messages and all warnings and errors but those in ``NOT_FOR_USERS``."""
+    for pattern, category in NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=pattern, category=category)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING)
+    logging.getLogger("anomalib_logic").setLevel(logging.INFO)
+    import anomalib.cli.cli  # noqa: F401  Lightning sets the levels of its loggers when it is imported
+
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def warn_of_small_machine() -> None:
+    """Say that a machine is smaller than those that this package was measured on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = memory_gigabytes()
+    if cores < CORES or (memory is not None and memory < GIGABYTES):
+        has = f"{cores} core{'s' if cores > 1 else ''}" + ("" if memory is None else f" and {memory:.1f} GB of memory")
+        logging.getLogger(__name__).warning(
+            "this machine has %s. With fewer than %d cores or %g GB a run takes longer, or stops for lack of memory; "
+            "smaller images (--model.image_size) and fewer of them need less",
+            has,
+            CORES,
+            GIGABYTES,
+        )
+
+
+def memory_gigabytes() -> float | None:
+    """Memory of this machine, or of the container that it is, in 1e9 bytes; ``None`` where that is not known."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            memory = min(memory, int(Path(file).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no such file, or no limit
+            continue
+    return memory / 1e9
+
+
+def is_for_users(error: BaseException) -> bool:
+    """Whether a message says what to change: one that this package raised, or of the operating system or memory."""
+    if isinstance(error, (OSError, MemoryError)) or "not enough memory" in str(error) or own_messages(error):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says."""
+    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        return "there is not enough memory. Smaller images (--model.image_size), smaller batches or fewer images need less"
+    return "; ".join(own_messages(error)) or str(error) or type(error).__name__
+
+
+def own_messages(error: BaseException) -> list[str]:
+    """What a model or data module said of its arguments, of an error in which jsonargparse lists every type it tried."""
+    if UNION not in str(error):
+        return []
+    listed = re.findall(r"^ *- (.*)$", str(error), flags=re.MULTILINE)
+    return [message for message in listed if not message.startswith("Expected a <class")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The program ``anomalib-logic``: Anomalib's command line with messages for users only."""
+
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from anomalib_logic import cli
+
+from .conftest import FAST
+
+
+def test_program_prints_no_warnings_of_libraries_and_says_last_where_the_pictures_are(loco, tmp_path):
+    program = Path(sys.executable).with_name("anomalib-logic")
+    model = ["--model=SamLad", "--model.objects=cluster", "--model.backbone=mobilenetv2_035", "--model.image_size=64"]
+    small = ["--model.pre_trained=false", "--model.scene_size=16", "--model.k=2", "--trainer.accelerator=cpu"]
+    data = ["--data=MVTecLoco", f"--data.root={loco}", "--data.category=squares"]
+    result = subprocess.run(
+        [str(program), "train", *model, *small, *data], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stdout + result.stderr
+    assert "filling the bank: 8 images" in result.stdout
+    lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+    assert not any(line.startswith(("20", "[")) or "Tip" in line or "GPU available" in line for line in lines)
+    said, folder = lines[-1].split("the pictures are in ")
+    assert not said
+    assert list(Path(folder).rglob("*.png"))
+
+
+@pytest.fixture
+def arguments(monkeypatch, workspace):
+    """Run the program in this process with other arguments."""
+
+    def run(*values: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["anomalib-logic", *values])
+        with warnings.catch_warnings():
+            cli.main()
+
+    logger = logging.getLogger("anomalib_logic")
+    level = logger.level
+    yield run
+    logger.setLevel(level)
+
+
+def test_wrong_value_is_one_sentence(arguments, loco, capsys):
+    model = ["--model=SamLad", "--model.objects=cluster", "--model.backbone=mobilenetv2_035"]
+    with pytest.raises(SystemExit) as stopped:
+        arguments("train", *model, "--model.pre_trained=false", "--model.k=0", "--data=MVTecLoco", f"--data.root={loco}")
+    assert stopped.value.code != 0
+    error = capsys.readouterr().err
+    assert "k must be at least 1, got 0" in error
+    assert "Traceback" not in error
+
+
+def test_folder_that_does_not_exist_is_one_sentence(arguments, capsys):
+    data = ["--data=Folder", "--data.name=parts", "--data.root=nowhere", "--data.normal_dir=good"]
+    model = ["--model=SamLad", "--model.objects=cluster", "--model.backbone=mobilenetv2_035"]
+    with pytest.raises(SystemExit) as stopped:
+        arguments("train", *model, "--model.pre_trained=false", "--model.image_size=64", *data, *FAST)
+    assert stopped.value.code != 0
+    error = capsys.readouterr().err
+    assert "nowhere" in error
+    assert "Traceback" not in error
+
+
+def test_error_of_the_program_itself_keeps_its_traceback(monkeypatch, arguments):
+    def fail():
+        message = "index 3 is out of bounds"
+        raise ValueError(message)
+
+    monkeypatch.setattr("anomalib.cli.cli.AnomalibCLI", fail)
+    with pytest.raises(ValueError, match="index 3"):
+        arguments("train")
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "said"),
+    [
+        ({0}, 16.0, "this machine has 1 core and 16.0 GB of memory"),
+        ({0, 1}, 3.2, "this machine has 2 cores and 3.2 GB of memory"),
+        ({0}, None, "this machine has 1 core."),
+        ({0, 1}, 4.0, None),
+        ({0, 1, 2}, None, None),
+    ],
+)
+def test_machine_that_is_small_is_named(cores, memory, said, monkeypatch, caplog):
+    monkeypatch.setattr(cli.os, "sched_getaffinity", lambda process: cores, raising=False)
+    monkeypatch.setattr(cli, "memory_gigabytes", lambda: memory)
+    with caplog.at_level(logging.WARNING, cli.__name__):
+        cli.warn_of_small_machine()
+    assert caplog.messages == [] if said is None else said in caplog.text
+
+
+def test_too_little_memory_is_a_sentence_with_a_remedy():
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: you tried")
+    assert cli.is_for_users(error)
+    assert "image_size" in cli.sentence(error)
