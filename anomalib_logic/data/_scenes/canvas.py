@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .relief import relief
+
 Colour = Sequence[float] | np.ndarray
 
 _SUPERSAMPLED = 400  # smaller images are drawn larger
 _FACTOR = 1.5  # and so much
 _SCATTER_RANGE = 230  # level of a full colour in 8 bits, which leaves room for highlights
-_SHARPNESS = 40  # of highlights
 _SHIFT = 4  # fractional bits of coordinates in OpenCV
 
 
@@ -75,13 +76,15 @@ class Canvas:
         turn, scale = rng.normal(0, math.radians(0.9)), rng.normal(1, 0.012)
         self._turn = scale * np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
         self._shift = 0.5 + rng.normal(0, 0.007, 2)
-        self.fine = self._noise(rng, image_size)
         self.rough = self._noise(rng, 48)
         self.broad = self._noise(rng, 5)
         self._gain = 1 + rng.normal(0, 0.05) + rng.normal(0, 0.012, 3)
         self._slope = rng.normal(0, 0.07, 2)
         self._focus = rng.uniform(0.35, 0.65)
-        self._sensor = rng.standard_normal((image_size, image_size, 3), np.float32) * rng.uniform(0.006, 0.012)
+        strength = rng.uniform(0.006, 0.012)
+        # last: what follows the image's size must not change the rest
+        self.fine = self._noise(rng, image_size)
+        self._sensor = rng.standard_normal((image_size, image_size, 3), np.float32) * strength
         self.pixels = np.full((self.side, self.side, 3), 0.5, np.float32)
 
     def _noise(self, rng: np.random.Generator, cells: int) -> np.ndarray:
@@ -187,7 +190,7 @@ class Canvas:
             texture += np.float32(rough) * self.rough[shape.window]
         bright = None
         if rim:
-            factor, bright = self._relief(shape.cover, rim, gloss, hollow)
+            factor, bright = relief(shape.cover, float(rim) * self.side, self.light, gloss=gloss, hollow=hollow)
             texture *= factor
         fill = np.asarray(colour, np.float32) * texture[..., None]
         if bright is not None:
@@ -238,29 +241,6 @@ class Canvas:
         soft = soft[rows.start - top + pad :, columns.start - left + pad :][: target.shape[0], : target.shape[1]]
         target *= 1 - strength * soft[..., None]
 
-    def _relief(
-        self, cover: np.ndarray, rim: float, gloss: float, hollow: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Shading of a body whose edge is rounded: factor of the colour, and highlights."""
-        width = max(1.0, float(rim) * self.side)
-        inside = (cover > 0.5).astype(np.uint8)
-        depth = np.minimum(cv2.distanceTransform(inside, cv2.DIST_L2, 5) / width, 1)
-        height = np.sqrt(np.maximum(1 - (1 - depth) ** 2, 0)) * (-0.6 if hollow else 0.6)
-        soft = max(3, round(width / 3)) | 1
-        height = cv2.blur(height, (soft, soft))
-        x = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=width / 8)
-        y = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=width / 8)
-        length = 1 / np.sqrt(x * x + y * y + 1)
-        facing = (self.light[2] - self.light[0] * x - self.light[1] * y) * length
-        factor = 0.3 + 0.7 * np.maximum(facing, 0) / self.light[2]
-        if not gloss:
-            return factor, None
-        half = self.light + np.array((0, 0, 1), np.float32)
-        half = half / np.linalg.norm(half)
-        mirror = np.maximum((half[2] - half[0] * x - half[1] * y) * length, 0)
-        flat = float(half[2]) ** _SHARPNESS
-        return factor, gloss * np.maximum(cv2.pow(mirror, _SHARPNESS) - flat, 0)
-
     def mark(self, *shapes: Shape) -> None:
         """Add one channel of the ground truth: the union of shapes."""
         region = np.zeros((self.side, self.side), np.float32)
@@ -283,7 +263,7 @@ class Canvas:
     def finish(self) -> np.ndarray:
         """Photograph the drawing; returns uint8 RGB, shape ``(image_size, image_size, 3)``."""
         size = (self.image_size, self.image_size)
-        image = self.pixels
+        image: np.ndarray = self.pixels
         if self.side != self.image_size:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         image = cv2.GaussianBlur(image, (0, 0), self._focus * max(1.0, self.image_size / 256))

@@ -113,30 +113,34 @@ class ComponentTray(Scene):
         if self.missing:
             canvas.mark(floor)
         drawn = [(part, self._draw_part(canvas, part)) for part in self.parts if part.there]
-        wrong = [body for part, body in drawn if part.wrong]
+        wrong = [shape for part, shapes in drawn if part.wrong for shape in shapes]
         if wrong:
             canvas.mark(*wrong)
 
-    def _draw_part(self, canvas: Canvas, part: Part) -> Shape:
+    def _draw_part(self, canvas: Canvas, part: Part) -> list[Shape]:
+        """Draw a part; returns its body and its leads."""
         painters = {"chip": _chip, "capacitor": _capacitor, "led": _led}
-        body = painters.get(part.kind, _axial)(canvas, part)
-        canvas.surface(part.kind, body)
-        return body
+        shapes = painters.get(part.kind, _axial)(canvas, part)
+        canvas.surface(part.kind, shapes[0])
+        return shapes
 
 
 def _leads(
     canvas: Canvas, part: Part, starts: tuple[tuple[float, float], ...], ends: tuple[tuple[float, float], ...]
-) -> None:
+) -> list[Shape]:
     """Draw bent wires from the body outwards, in the part's own frame."""
+    shapes = []
     for start, end, bend in zip(starts, ends, part.bend, strict=True):
         middle = np.mean([start, end], axis=0) + bend
         path = move(curve(np.array([start, middle, end]), 12), part.x, part.y, part.angle)
-        canvas.paint(canvas.shape(band(path, 0.010)), _STEEL, rim=0.004, shadow=0.4, gloss=0.3)
+        shapes.append(canvas.shape(band(path, 0.010)))
+        canvas.paint(shapes[-1], _STEEL, rim=0.004, shadow=0.4, gloss=0.3)
+    return shapes
 
 
-def _axial(canvas: Canvas, part: Part) -> Shape:
+def _axial(canvas: Canvas, part: Part) -> list[Shape]:
     """A resistor with coloured bands, or a black diode with one silver ring."""
-    _leads(canvas, part, ((-0.05, 0), (0.05, 0)), ((-0.115, 0), (0.115, 0)))
+    leads = _leads(canvas, part, ((-0.05, 0), (0.05, 0)), ((-0.115, 0), (0.115, 0)))
     t = np.linspace(-1, 1, 24)
     is_resistor = part.kind == "resistor"
     width = 0.040 + (0.010 * t**4 if is_resistor else 0.004)
@@ -148,23 +152,23 @@ def _axial(canvas: Canvas, part: Part) -> Shape:
     for x, paint in marks:
         ring = canvas.shape(move(box(x, 0, 0.011, 0.06), part.x, part.y, part.angle))
         canvas.paint(canvas.within(ring, body), paint, opacity=0.85)
-    return body
+    return [body, *leads]
 
 
-def _capacitor(canvas: Canvas, part: Part) -> Shape:
+def _capacitor(canvas: Canvas, part: Part) -> list[Shape]:
     """A ceramic disc with two leads."""
-    _leads(canvas, part, ((-0.018, 0.03), (0.018, 0.03)), ((-0.026, 0.105), (0.026, 0.105)))
+    leads = _leads(canvas, part, ((-0.018, 0.03), (0.018, 0.03)), ((-0.026, 0.105), (0.026, 0.105)))
     body = canvas.shape(ellipse(part.x, part.y, 0.050, 0.046, part.angle))
     canvas.paint(body, np.array((0.80, 0.45, 0.16)) * part.tint, rim=0.03, shadow=0.45, gloss=0.3)
     for x, width in ((-0.012, 0.012), (0.006, 0.014)):
         digit = canvas.shape(move(box(x, -0.004, width, 0.02), part.x, part.y, part.angle))
         canvas.paint(digit, (0.25, 0.12, 0.05), opacity=0.7)
-    return body
+    return [body, *leads]
 
 
-def _led(canvas: Canvas, part: Part) -> Shape:
+def _led(canvas: Canvas, part: Part) -> list[Shape]:
     """A round LED that lies on its side."""
-    _leads(canvas, part, ((0.03, -0.014), (0.03, 0.014)), ((0.125, -0.020), (0.108, 0.020)))
+    leads = _leads(canvas, part, ((0.03, -0.014), (0.03, 0.014)), ((0.125, -0.020), (0.108, 0.020)))
     outline = np.concatenate(
         [
             ellipse(-0.02, 0, 0.036, points=40)[10:31],
@@ -176,10 +180,10 @@ def _led(canvas: Canvas, part: Part) -> Shape:
     canvas.paint(body, colour, rim=0.03, shadow=0.45, gloss=0.6)
     core = canvas.shape(move(box(0.012, 0, 0.03, 0.026), part.x, part.y, part.angle))
     canvas.paint(core, colour * 0.5, opacity=0.6)
-    return body
+    return [body, *leads]
 
 
-def _chip(canvas: Canvas, part: Part) -> Shape:
+def _chip(canvas: Canvas, part: Part) -> list[Shape]:
     """A black chip with eight legs, a notch and a line of print."""
     for x in (-0.057, -0.019, 0.019, 0.057):
         legs = [move(box(x, y, 0.014, 0.03), part.x, part.y, part.angle) for y in (-0.052, 0.052)]
@@ -194,4 +198,4 @@ def _chip(canvas: Canvas, part: Part) -> Shape:
             (0.62, 0.62, 0.60),
             opacity=0.7,
         )
-    return body
+    return [body]

@@ -47,7 +47,7 @@ def _spot(surface: Surface, rng: np.random.Generator, reach: float = 0.35) -> tu
 
 def scratch(canvas: Canvas, surface: Surface, rng: np.random.Generator) -> Shape:
     """A long thin scratch with a bright edge and a dark one."""
-    length = np.clip(1.5 * surface.radius, 0.07, 0.22) * rng.uniform(0.8, 1.15)
+    length = np.clip(1.5 * surface.radius, 0.11, 0.22) * rng.uniform(0.8, 1.15)
     bend = rng.normal(0, 0.08, 2) * length
     path = curve(np.array([(-length / 2, 0), (-length / 6, bend[0]), (length / 6, bend[1]), (length / 2, 0)]))
     path = move(path, *_spot(surface, rng), rng.uniform(0, math.pi))
@@ -114,11 +114,11 @@ def fibre(canvas: Canvas, surface: Surface, rng: np.random.Generator) -> Shape:
 
 
 def chip(canvas: Canvas, surface: Surface, rng: np.random.Generator) -> Shape:
-    """A bright lump of foreign material, with its shadow."""
+    """A lump of foreign material, with its shadow."""
     x, y = _spot(surface, rng)
-    outline = blob(x, y, rng.uniform(0.026, 0.036), rng, rough=0.3)[::3]
+    outline = blob(x, y, rng.uniform(0.032, 0.042), rng, rough=0.3)[::3]
     lump = canvas.shape(outline)
-    colour = [(0.16, 0.34, 0.72), (0.70, 0.70, 0.68), (0.55, 0.30, 0.12)][rng.integers(3)]
+    colour = [(0.16, 0.34, 0.72), (0.72, 0.73, 0.75), (0.10, 0.10, 0.12)][rng.integers(3)]
     canvas.paint(lump, colour, rim=0.014, shadow=0.5, rough=0.15, gloss=0.25)
     return lump
 

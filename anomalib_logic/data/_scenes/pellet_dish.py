@@ -20,7 +20,7 @@ SHARES = {PEA: 0.5, LENTIL: 0.25, BEAN: 0.25}
 _RADIUS = 0.385  # of the part of the dish that is filled
 _SPACING = 0.040
 _TURN = 2 * math.pi
-_COLOURS = np.array([(0.88, 0.78, 0.52), (0.36, 0.46, 0.20), (0.50, 0.17, 0.13)])
+_COLOURS = np.array([(0.80, 0.66, 0.40), (0.46, 0.56, 0.26), (0.64, 0.28, 0.20)])
 _ROUND = ellipse(0, 0, 1, points=12)
 _AXES = np.array([(0.0235, 0.0225), (0.022, 0.020), (0.029, 0.0185)])
 
@@ -69,9 +69,9 @@ class PelletDish(Scene):
             low, high = sorted((SHARES[PEA], SHARES[PEA] + shift))
             self.wrong = (low, high)
         elif defect == "missing_kind":
-            at = int(rng.integers(2))
-            self.kinds[self.kinds == (LENTIL, BEAN)[at]] = PEA
-            self.wrong = ((SHARES[PEA], lentils), (lentils, 1.0))[at]
+            gone, other = rng.permutation((LENTIL, BEAN))
+            self.kinds[self.kinds == gone] = rng.choice((PEA, other))
+            self.wrong = (SHARES[PEA], lentils) if gone == LENTIL else (lentils, 1.0)
         elif defect == "missing_portion":
             low = rng.uniform(0.0, 0.88)
             self.wrong = (low, low + rng.uniform(0.09, 0.12))

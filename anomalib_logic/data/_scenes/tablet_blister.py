@@ -88,7 +88,7 @@ class TabletBlister(Scene):
             self.pockets[at] = []
         if defect == "misplaced_tablet":
             column, row = rng.integers(3), rng.integers(2)
-            x, y = np.mean(_COLUMNS[column : column + 2]), np.mean(_ROWS[row : row + 2])
+            x, y = (sum(pair) / 2 for pair in (_COLUMNS[column : column + 2], _ROWS[row : row + 2]))
             self.loose = [Tablet(x + rng.normal(0, 0.01), y, tablet.angle, tablet.colour, wrong=True)]
         elif defect == "surplus_tablet":
             angle = rng.uniform(0, 2 * math.pi)

@@ -26,6 +26,7 @@ _COLOURS = {
 }
 _SLOTS = np.linspace(0.17, 0.83, 7)
 _WIDTH = 0.046
+_PLUG_END, _SHEATH_END = 0.28, 0.84  # heights
 _COURSE = 1.5  # width of a missing wire's place, in widths of a wire
 _COPPER = (0.78, 0.46, 0.25)
 
@@ -45,8 +46,13 @@ class Wire:
     def course(self) -> np.ndarray:
         """Path from the plug into the sheath."""
         start = np.array([(_SLOTS[self.slot], 0.26), (_SLOTS[self.slot], 0.38)])
-        end = 0.5 + 0.024 * (self.slot - 2.75)
-        return curve(np.concatenate([start, self.bends, [(end, 0.80), (end, 0.92)]]), 60)
+        end = 0.5 + 0.023 * (self.slot - 2.75)
+        return curve(np.concatenate([start, self.bends, [(end, 0.79), (end, 0.87)]]), 60)
+
+    def visible(self) -> np.ndarray:
+        """The part of the path between plug and sheath."""
+        course = self.course()
+        return course[(course[:, 1] > _PLUG_END) & (course[:, 1] < _SHEATH_END)]
 
 
 class WirePlug(Scene):
@@ -109,8 +115,8 @@ class WirePlug(Scene):
             if wire.there:
                 self._draw_wire(canvas, wire)
         for wire in self.gone:
-            canvas.mark(canvas.shape(band(wire.course()[2:46], _COURSE * _WIDTH)))
-        sheath = canvas.shape(box(0.5, 0.95, 0.21, 0.24, radius=0.03))
+            canvas.mark(canvas.shape(band(wire.visible(), _COURSE * _WIDTH)))
+        sheath = canvas.shape(box(0.5, 0.95, 0.225, 0.24, radius=0.03))
         canvas.paint(sheath, (0.22, 0.23, 0.25), rim=0.06, shadow=0.4, gloss=0.2, rough=0.02)
         self._draw_plug(canvas)
 
@@ -128,7 +134,7 @@ class WirePlug(Scene):
             canvas.paint(canvas.shape(band(piece, _WIDTH)), colour, rim=0.022, shadow=0.4, gloss=0.3)
         canvas.surface("wire", canvas.shape(band(course[12:32], _WIDTH)))
         if wire.wrong:
-            canvas.mark(canvas.shape(band(course[2:46], _WIDTH)))
+            canvas.mark(canvas.shape(band(wire.visible(), _WIDTH)))
 
     def _draw_plug(self, canvas: Canvas) -> None:
         housing = canvas.shape(box(0.5, 0.185, 0.84, 0.215, radius=0.018))
