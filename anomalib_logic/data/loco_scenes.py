@@ -35,11 +35,11 @@ class LocoScenes(RenderedData):
     * ``"pellet_dish"``, amounts: half peas, a quarter lentils and, clockwise after them, a quarter beans, turned at
       random.
 
-    Each has four or five logical defects (every part is normal in itself) and four or five structural ones, which
-    follow each other in the test images: file ``003_missing_pin`` of five defects has the fourth. Light, colours,
-    textures, places and camera vary. Every image has a random stream of its own, so other numbers of images keep those
-    that are there in both. Masks have one channel for each wrong region, and ``defects_config.json`` says for each
-    defect how much of it has to be found.
+    Each has four or five logical defects (every part is normal in itself) and four or five structural ones. They follow
+    each other in the test images, whose names end in them: ``003_surplus_wire`` has the fourth. Light, colours, textures,
+    places and camera vary. Every image has a random stream of its own, so data sets of other numbers of images share
+    those that both have. Masks have one channel for each wrong region, and ``defects_config.json`` says for each defect
+    how much of it has to be found.
 
     :meth:`prepare_data` writes the images once as PNG files, to a folder below ``root`` whose name holds the category
     and a digest of all arguments that shape the images. ``category`` of the data module is this folder's name.

@@ -40,6 +40,12 @@ def read_files(datamodule: LocoScenes) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module", params=SCENES)
+def written(request, tmp_path_factory) -> LocoScenes:
+    """Each category, written once for the tests that only read."""
+    return make_datamodule(tmp_path_factory.mktemp("scenes"), request.param)
+
+
 @every_category
 def test_same_arguments_give_the_same_bytes(category, tmp_path):
     first, second = (read_files(make_datamodule(tmp_path / name, category)) for name in ("one", "two"))
@@ -60,11 +66,10 @@ def test_every_defect_is_there_as_often_as_asked_for_and_in_its_files_name(categ
             assert {channel.config.defect_name for channel in channels} == {stem.partition("_")[2]}
 
 
-@every_category
-def test_thresholds_are_no_larger_than_the_largest_area_they_stand_for(category, tmp_path):
-    folder = folder_of(make_datamodule(tmp_path, category))
+def test_thresholds_in_pixels_are_no_larger_than_the_regions(written):
+    folder, scene = folder_of(written), SCENES[written.scene]
     configs = read_defects_config(folder)
-    assert [config.defect_name for config in configs] == [*SCENES[category].logical, *SCENES[category].structural]
+    assert [config.defect_name for config in configs] == [*scene.logical, *scene.structural]
     for masks in (folder / "ground_truth").glob("*/*"):
         for channel in read_defect_channels(masks, configs):
             if not channel.config.relative_saturation:
@@ -86,14 +91,12 @@ def test_images_are_rgb_png_files_of_the_size_asked_for(tmp_path):
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (67, 67))
 
 
-@every_category
-def test_batches_have_kinds_and_masks(category, tmp_path):
-    datamodule = make_datamodule(tmp_path, category)
-    datamodule.setup()
-    assert [len(datamodule.train_data), len(datamodule.val_data)] == [3, 1]
-    batch = next(iter(datamodule.test_dataloader()))
+def test_batches_have_kinds_and_masks(written):
+    written.setup()
+    assert [len(written.train_data), len(written.val_data)] == [3, 1]
+    batch = next(iter(written.test_dataloader()))
     kinds = anomaly_kinds(batch.image_path)
-    scene = SCENES[category]
+    scene = SCENES[written.scene]
     assert Counter(kinds) == {
         "good": 2,
         "logical_anomalies": len(scene.logical),
@@ -140,9 +143,8 @@ def test_other_seed_gives_other_images(tmp_path):
     assert not any(first[name] == second[name] for name in images)
 
 
-@every_category
-def test_all_images_differ(category, tmp_path):
-    files = read_files(make_datamodule(tmp_path, category))
+def test_all_images_differ(written):
+    files = read_files(written)
     images = [content for name, content in files.items() if name.startswith(("train", "validation", "test"))]
     assert len(set(images)) == len(images)
 
