@@ -15,7 +15,7 @@ from ._version import __version__
 from .registration import register
 
 if TYPE_CHECKING:
-    from .data import DigitAnatomy, MVTecLoco
+    from .data import DigitAnatomy, LocoScenes, MVTecLoco
     from .metrics import AnomalyMapWriter, AUsPRO, LocoAUROC, LocoEvaluator
     from .models import Glcf, SamLad
     from .models.components.post_processing import CalibratedPostProcessor
@@ -28,6 +28,7 @@ __all__ = [
     "Glcf",
     "LocoAUROC",
     "LocoEvaluator",
+    "LocoScenes",
     "MVTecLoco",
     "SamLad",
     "__version__",
@@ -41,6 +42,7 @@ _HOMES = {
     "Glcf": ".models",
     "LocoAUROC": ".metrics",
     "LocoEvaluator": ".metrics",
+    "LocoScenes": ".data",
     "MVTecLoco": ".data",
     "SamLad": ".models",
 }

@@ -19,7 +19,7 @@ def register() -> None:
         import_module("anomalib_logic.models")
         data = import_module("anomalib_logic.data")
         import_module("anomalib.models").ALLOWED_MODULES.add("anomalib_logic")
-        for name in ("MVTecLoco", "DigitAnatomy"):
+        for name in ("MVTecLoco", "DigitAnatomy", "LocoScenes"):
             _add_data_module(getattr(data, name))
     except Exception as error:
         warnings.warn(f"anomalib_logic could not register with Anomalib: {error!r}", stacklevel=2)

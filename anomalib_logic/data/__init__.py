@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         read_defect_channels,
         read_defects_config,
     )
+    from .loco_scenes import LocoScenes
     from .mvtec_loco import MVTecLoco, MVTecLocoDataset
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "DefectChannel",
     "DefectConfig",
     "DigitAnatomy",
+    "LocoScenes",
     "MVTecLoco",
     "MVTecLocoDataset",
     "anomaly_kind",
@@ -46,6 +48,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(__all__, ".loco_layout"),
     "DigitAnatomy": ".digit_anatomy",
+    "LocoScenes": ".loco_scenes",
     "MVTecLoco": ".mvtec_loco",
     "MVTecLocoDataset": ".mvtec_loco",
     "check_image_files": ".image_files",

@@ -30,7 +30,7 @@ def test_model_is_listed():
     assert "glcf" in list_models()
 
 
-@pytest.mark.parametrize("name", ["MVTecLoco", "DigitAnatomy"])
+@pytest.mark.parametrize("name", ["MVTecLoco", "DigitAnatomy", "LocoScenes"])
 def test_data_module_is_found_by_its_class_path(name, tmp_path):
     (tmp_path / "breakfast_box").mkdir()
     config = {"class_path": f"anomalib_logic.{name}", "init_args": {"root": str(tmp_path)}}

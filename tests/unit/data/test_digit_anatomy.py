@@ -128,6 +128,10 @@ def test_argument_that_shapes_the_images_gives_another_folder(tmp_path, change):
     assert DigitAnatomy(root=tmp_path, **SMALL).category != DigitAnatomy(root=tmp_path, **(SMALL | change)).category
 
 
+def test_folder_name_is_that_of_earlier_versions(tmp_path):
+    assert DigitAnatomy(root=tmp_path, seed=3, **SMALL).category == "sklearn_seed3_3764cf48"
+
+
 def test_argument_that_shapes_no_image_keeps_the_folder(tmp_path):
     other = DigitAnatomy(root=tmp_path, train_batch_size=3, val_split_mode="from_test", **SMALL)
     assert other.category == DigitAnatomy(root=tmp_path, **SMALL).category
@@ -181,9 +185,9 @@ def test_incomplete_folder_is_written_again(tmp_path, lost):
 
 def test_two_that_write_at_once_do_not_disturb_each_other(tmp_path, monkeypatch):
     expected = read_files(make_datamodule(tmp_path / "alone"))
-    original, barrier, errors = digit_anatomy._write_dataset, threading.Barrier(2), []
+    original, barrier, errors = DigitAnatomy._write_files, threading.Barrier(2), []
 
-    def write_dataset(*arguments):
+    def write_files(*arguments):
         barrier.wait(timeout=20)  # both have found nothing yet
         original(*arguments)
         barrier.wait(timeout=20)  # both are about to move their copy into place
@@ -194,7 +198,7 @@ def test_two_that_write_at_once_do_not_disturb_each_other(tmp_path, monkeypatch)
         except Exception as error:
             errors.append(error)
 
-    monkeypatch.setattr(digit_anatomy, "_write_dataset", write_dataset)
+    monkeypatch.setattr(DigitAnatomy, "_write_files", write_files)
     threads = [threading.Thread(target=prepare) for _ in range(2)]
     for thread in threads:
         thread.start()
