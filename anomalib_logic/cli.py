@@ -106,12 +106,14 @@ def is_for_users(error: BaseException) -> bool:
 def sentence(error: BaseException) -> str:
     """What an error says."""
     if isinstance(error, MemoryError) or "not enough memory" in str(error):
-        return "there is not enough memory. Smaller images (--model.image_size), smaller batches or fewer images need less"
+        return (
+            "there is not enough memory. Smaller images (--model.image_size), smaller batches or fewer images need less"
+        )
     return "; ".join(own_messages(error)) or str(error) or type(error).__name__
 
 
 def own_messages(error: BaseException) -> list[str]:
-    """What a model or data module said of its arguments, of an error in which jsonargparse lists every type it tried."""
+    """What a model said of its arguments, in an error in which jsonargparse lists every type that it tried."""
     if UNION not in str(error):
         return []
     listed = re.findall(r"^ *- (.*)$", str(error), flags=re.MULTILINE)

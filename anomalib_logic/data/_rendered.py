@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from anomalib_logic._progress import with_progress
+
 from .loco_layout import DEFECTS_CONFIG_FILE, GOOD, SPLIT_FOLDERS, DefectConfig, mask_folder
 from .mvtec_loco import MVTecLoco
 
@@ -102,7 +104,8 @@ class RenderedData(MVTecLoco):
         defects = self._defects()
         _write_json(folder / DEFECTS_CONFIG_FILE, [asdict(defect) for defect in defects])
         values = {defect.defect_name: defect.pixel_value for defect in defects}
-        for picture in tqdm(pictures, desc=f"Writing {folder.name}", unit="image", leave=False):
+        lines = with_progress(pictures, f"writing {folder.name}")
+        for picture in tqdm(lines, total=len(pictures), unit="image", leave=False, disable=None):  # bar on terminals
             _write_picture(folder, picture, values)
         _write_json(folder / self.manifest_file, self._manifest(folder))
 

@@ -49,14 +49,13 @@ def arguments(monkeypatch, workspace):
     logger.setLevel(level)
 
 
-def test_wrong_value_is_one_sentence(arguments, loco, capsys):
+def test_wrong_value_is_one_sentence(arguments, capsys):
     model = ["--model=SamLad", "--model.objects=cluster", "--model.backbone=mobilenetv2_035"]
     with pytest.raises(SystemExit) as stopped:
-        arguments("train", *model, "--model.pre_trained=false", "--model.k=0", "--data=MVTecLoco", f"--data.root={loco}")
+        arguments("train", *model, "--model.pre_trained=false", "--model.k=0", "--data=MVTecLoco")
     assert stopped.value.code != 0
     error = capsys.readouterr().err
-    assert "k must be at least 1, got 0" in error
-    assert "Traceback" not in error
+    assert error.startswith("error: k must be at least 1, got 0\n")
 
 
 def test_folder_that_does_not_exist_is_one_sentence(arguments, capsys):

@@ -31,7 +31,7 @@ from .data_config import input_normalization
 from .finished_fit import FinishedFit
 from .post_processing import CalibratedPostProcessor
 from .pre_processing import check_exportable, engine_resize, make_exact
-from .progress import RunMessages
+from .run_messages import RunMessages
 from .training import image_paths
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from anomalib.data import AnomalibDataset, Batch
 from anomalib.data.utils import LabelName
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .progress import ProgressLines
+from anomalib_logic._progress import ProgressLines
 
 logger = logging.getLogger(__name__)
 

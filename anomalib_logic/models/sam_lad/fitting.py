@@ -10,8 +10,8 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
+from anomalib_logic._progress import with_progress
 from anomalib_logic.models.components.precision import full_precision
-from anomalib_logic.models.components.progress import with_progress
 
 from .bank import Template
 from .scoring import Comparison, exchange_windows
@@ -25,6 +25,8 @@ CHUNK = 1  # images compared at a time while fitting and testing
 
 class BankFitting(nn.Module):
     """The fit of :class:`.torch_model.SamLadModel`, which has the networks and the comparison."""
+
+    _held_out: Sequence[Comparison] = ()  # normals compared with all others, from a fit to its thresholds
 
     def sample_size(self, most: int, most_bytes: int) -> int:
         """Images whose enlarged features just reach so many bytes, not more than ``most``."""
@@ -57,6 +59,7 @@ class BankFitting(nn.Module):
         """
         self.matching.reset()
         self.scoring.reset()
+        self._held_out = ()
         kept = self.bank.fill(templates, self.coreset, seed)
         number = len(self.bank)
         if self.composition is not None:
@@ -84,6 +87,7 @@ class BankFitting(nn.Module):
         # Templates are large and are read again: only the comparisons are kept.
         what = "comparing normal images with each other"
         compared = [self.compare(self.bank.template(part), exclude=part) for part in with_progress(parts, what)]
+        self._held_out = compared
         inside = self.bank.get("crop_masks", sample) > 0.5
         self.scoring.calibrate_distances(compared, self.bank.get("valid", sample), inside)
         maps = [self.scoring.distance_maps(self.bank.template(p), c) for p, c in zip(parts, compared, strict=True)]
@@ -103,15 +107,17 @@ class BankFitting(nn.Module):
         """Predict normals of the bank as if they were new: each compared with all other normals.
 
         Thresholds and limits can be measured on them. They are the normals that the scores were calibrated on, at most
-        ``CALIBRATION_IMAGES``. A bank of one image has none.
+        ``CALIBRATION_IMAGES``. A bank of one image has none. The first call after a fit takes the fit's comparisons.
 
         Yields:
             One image each: ``pred_score`` of shape ``(1,)`` and ``anomaly_map`` of shape ``(1, 1, H, W)``.
         """
         sample = self._calibration_sample()
-        for index in with_progress(sample.unsqueeze(1), "measuring thresholds"):
+        known, self._held_out = self._held_out, ()
+        for i, index in enumerate(with_progress(sample.unsqueeze(1), "measuring thresholds")):
             query = self.bank.template(index)
-            yield self.score(query, self.compare(query, exclude=index), calibrated_on=len(sample))
+            compared = known[i] if known else self.compare(query, exclude=index)
+            yield self.score(query, compared, calibrated_on=len(sample))
 
     def _exchange(self, parts: Sequence[torch.Tensor], compared: list[Comparison], seed: int) -> list[Comparison]:
         """Compare some normals again after two windows of their features changed places; none without places."""

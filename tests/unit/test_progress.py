@@ -1,12 +1,13 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+import itertools
 import logging
 
 import pytest
 
-from anomalib_logic.models.components import progress
-from anomalib_logic.models.components.progress import ProgressLines, with_progress
+from anomalib_logic import _progress as progress
+from anomalib_logic._progress import ProgressLines, with_progress
 
 LOGGER = progress.__name__
 
@@ -41,7 +42,7 @@ def test_lines_of_a_long_step_are_rare_but_never_more_than_a_minute_apart(clock,
             lines.update(done)
             if len(caplog.messages) > len(said_at):
                 said_at.append(clock[0])
-    gaps = [after - before for before, after in zip(said_at, said_at[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(said_at)]
     assert min(gaps) == 5
     assert max(gaps) == 60
     assert caplog.messages[-1].endswith("s left")
