@@ -82,7 +82,7 @@ class RenderedData(MVTecLoco):
             self._write(folder, pictures)
         except OSError as error:
             reason = error.strerror or error
-            msg = f"folder {folder} cannot be written ({reason}); choose another root, or free its place or space there"
+            msg = f"folder {folder} cannot be written ({reason}); choose another root, or make room there"
             raise type(error)(msg) from error
         logger.info("Wrote %d images to %s", len(pictures), folder)
 

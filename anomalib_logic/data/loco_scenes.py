@@ -36,10 +36,10 @@ class LocoScenes(RenderedData):
       random.
 
     Each has four or five logical defects (every part is normal in itself) and four or five structural ones. They follow
-    each other in the test images, whose names end in them: ``003_surplus_wire`` has the fourth. Light, colours, textures,
-    places and camera vary. Every image has a random stream of its own, so data sets of other numbers of images share
-    those that both have. Masks have one channel for each wrong region, and ``defects_config.json`` says for each defect
-    how much of it has to be found.
+    each other in the test images, whose names end in them: ``003_surplus_wire`` has the fourth. Light, colours,
+    textures, places and camera vary. Every image has a random stream of its own, so data sets of other numbers of
+    images share those that both have. Masks have one channel for each wrong region, and ``defects_config.json`` says
+    for each defect how much of it has to be found.
 
     :meth:`prepare_data` writes the images once as PNG files, to a folder below ``root`` whose name holds the category
     and a digest of all arguments that shape the images. ``category`` of the data module is this folder's name.

@@ -185,9 +185,7 @@ class Canvas:
         if shadow:
             self._cast_shadow(shape, shadow)
         pixels, cover = self.pixels[shape.window], shape.cover[..., None] * np.float32(opacity)
-        texture = 1 + np.float32(grain) * self.fine[shape.window]
-        if rough:
-            texture += np.float32(rough) * self.rough[shape.window]
+        texture = self._texture(shape.window, grain, rough)
         bright = None
         if rim:
             factor, bright = relief(shape.cover, float(rim) * self.side, self.light, gloss=gloss, hollow=hollow)
@@ -196,6 +194,13 @@ class Canvas:
         if bright is not None:
             fill += bright[..., None]
         pixels += cover * (fill - pixels)
+
+    def _texture(self, window: tuple[slice, slice], grain: float, rough: float) -> np.ndarray:
+        """Factor of a colour with fine and coarse grains."""
+        texture = 1 + np.float32(grain) * self.fine[window]
+        if rough:
+            texture += np.float32(rough) * self.rough[window]
+        return texture
 
     def scatter(self, outlines: np.ndarray, colours: np.ndarray) -> None:
         """Paint many small round bodies, later ones over earlier ones; faster than :meth:`paint` one by one.
