@@ -60,28 +60,29 @@ def samlad(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibM
     return SamLad(**{**SAM_LAD, **arguments, **QUIET, **options})
 
 
-def padim(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
-    """PaDiM, strides 4 to 16, 60 features."""
+def padim(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
+    """PaDiM, strides 4 to 16, 60 features; ``backbone`` is MobileNetV2 or EfficientNet-Lite0, as below."""
     layers = ["blocks.1", "blocks.2", "blocks.4"]
-    model = Padim(BACKBONE, layers=layers, pre_trained=False, n_features=60, **_peer(image_size), **options)
-    return _with_backbone(model, weights)
+    model = Padim(backbone, layers=layers, pre_trained=False, n_features=60, **_peer(image_size, backbone), **options)
+    return _with_backbone(model, weights, backbone)
 
 
-def patchcore(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
+def patchcore(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
     """PatchCore, strides 8 and 16, 2% coreset."""
     arguments = {"layers": ["blocks.2", "blocks.4"], "pre_trained": False, "coreset_sampling_ratio": 0.02}
-    model = Patchcore(BACKBONE, **arguments, **_peer(image_size), **options)
-    return _with_backbone(model, weights)
+    model = Patchcore(backbone, **arguments, **_peer(image_size, backbone), **options)
+    return _with_backbone(model, weights, backbone)
 
 
-def _peer(image_size: int) -> dict[str, Any]:
-    return {"pre_processor": Glcf.configure_pre_processor((image_size, image_size)), **QUIET}
+def _peer(image_size: int, backbone: str) -> dict[str, Any]:
+    return {"pre_processor": Glcf.configure_pre_processor((image_size, image_size), backbone), **QUIET}
 
 
-def _with_backbone(model: AnomalibModule, weights: Path) -> AnomalibModule:
+def _with_backbone(model: AnomalibModule, weights: Path, backbone: str) -> AnomalibModule:
     extractor = model.model.feature_extractor
-    network = timm.create_model(BACKBONE, features_only=True, out_indices=extractor.idx, **BACKBONE_ARGS)
-    load_weights(network, weights, describe_backbone(BACKBONE, **BACKBONE_ARGS))
+    arguments = BACKBONE_ARGS if backbone == BACKBONE else {}
+    network = timm.create_model(backbone, features_only=True, out_indices=extractor.idx, **arguments)
+    load_weights(network, weights, describe_backbone(backbone, **arguments))
     extractor.feature_extractor = network.eval()
     return model
 

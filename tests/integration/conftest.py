@@ -52,7 +52,9 @@ def small_data(config: Path, loco: Path) -> list[str]:
     if "MVTecLoco" in config.read_text():
         return [f"--data.root={loco}", "--data.category=squares"]
     small = {"train_images": 4, "val_images": 2, "test_images": 2, "anomalies_per_defect": 1}
-    return ["--data.root=digits", *(f"--data.{k}={v}" for k, v in small.items())]
+    if "LocoScenes" in config.read_text():
+        small |= {"image_size": 64}
+    return ["--data.root=data", *(f"--data.{k}={v}" for k, v in small.items())]
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_stopped_run_goes_on_from_its_last_checkpoint_as_if_it_had_not_stopped(l
     assert steps == {3.0 * first.engine.trainer.global_step}
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS.glob("glcf*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*glcf*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configuration_trains(config, loco, workspace):
     text = yaml.safe_load(config.read_text())
     overrides = [*SMALL_MODEL, *FAST, "--trainer.fast_dev_run=true", "--trainer.precision=32"]

@@ -13,25 +13,25 @@ import pytest
 
 from anomalib_logic import cli
 
-from .conftest import FAST
+from .conftest import CONFIGS, FAST, small_data
 
 
-def test_program_prints_no_warnings_of_libraries_and_says_last_where_the_pictures_are(loco, tmp_path):
+def test_quick_start_prints_no_warnings_of_libraries_and_says_last_where_the_pictures_are(tmp_path):
     program = Path(sys.executable).with_name("anomalib-logic")
-    model = ["--model=SamLad", "--model.objects=cluster", "--model.backbone=mobilenetv2_035", "--model.image_size=64"]
-    small = ["--model.pre_trained=false", "--model.scene_size=16", "--model.k=2", "--trainer.accelerator=cpu"]
-    data = ["--data=MVTecLoco", f"--data.root={loco}", "--data.category=squares"]
+    config = CONFIGS / "quick_start.yaml"
+    small = ["--model.image_size=64", "--model.scene_size=16", *small_data(config, tmp_path)]
     result = subprocess.run(
-        [str(program), "train", *model, *small, *data], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [str(program), "train", f"--config={config}", *small], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stdout + result.stderr
-    assert "filling the bank: 8 images" in result.stdout
+    assert "filling the bank: 4 images" in result.stdout
+    assert all(f"image_AUROC_{kind}" in result.stdout for kind in ("logical", "structural"))
     lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
     assert not any(line.startswith(("20", "[")) or "Tip" in line or "GPU available" in line for line in lines)
     said, folder = lines[-1].split("the pictures are in ")
     assert not said
-    assert list(Path(folder).rglob("*.png"))
+    assert len(list(Path(folder).rglob("*.png"))) == 2 + 5 + 5
 
 
 @pytest.fixture

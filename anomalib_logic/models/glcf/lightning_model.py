@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from anomalib_logic.models.components.arguments import check_choice
 from anomalib_logic.models.components.defaults import ModelDefaults
 from anomalib_logic.models.components.image_score import ImageScore
+from anomalib_logic.models.components.muon import muon_in_float32
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.components.training import (
     apply_default_max_epochs,
@@ -214,6 +215,11 @@ class Glcf(ModelDefaults, AnomalibModule):
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Make a step; Muon's matrix iterations are in float32 on CPUs, whatever the trainer's precision."""
+        with muon_in_float32(self.device):
+            super().optimizer_step(*args, **kwargs)
 
     def configure_gradient_clipping(
         self,

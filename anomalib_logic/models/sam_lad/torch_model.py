@@ -139,7 +139,8 @@ class SamLadModel(BankFitting):
 
     def _build_upsampler(self, weights: str | Path | None, factor: int) -> JbuUpsampler | None:
         if weights is None:
-            logger.info("no upsampler_weights: features are up-sampled bilinearly")
+            if self.backbone.is_transformer:
+                logger.info("no upsampler_weights: features are up-sampled bilinearly")
             return None
         if len(self.backbone.channels) > 1:
             msg = f"upsampler_weights={weights} needs a backbone of one scale, a vision transformer; this is a pyramid"

@@ -6,6 +6,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from anomalib.data import Folder, InferenceBatch
 from anomalib.deploy import TorchInferencer
@@ -59,6 +60,21 @@ def test_statistics_after_training_are_those_of_the_final_weights_over_all_train
     mean, std = recomputed_statistics(model, data)
     torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(normalization_of(model).std.double(), std, rtol=1e-4, atol=1e-6)
+
+
+def test_muon_computes_in_float32_on_a_cpu_and_leaves_timm_as_it_was(tmp_path, folder, small, monkeypatch):
+    original = timm.optim.muon.zeropower_via_newtonschulz
+    computed = []
+
+    def watched(*args, **kwargs):
+        result = original(*args, **kwargs)
+        computed.append(result.dtype)
+        return result
+
+    monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", watched)
+    engine(tmp_path).fit(Glcf(**small, optimizer="muon"), datamodule=datamodule(folder))
+    assert set(computed) == {torch.float32}
+    assert timm.optim.muon.zeropower_via_newtonschulz is watched
 
 
 def test_statistics_of_held_out_images_are_those_of_the_normal_validation_images(tmp_path, folder, small):

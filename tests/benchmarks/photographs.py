@@ -1,0 +1,112 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image AUROC of SAM-LAD, PatchCore and PaDiM on folders of photographs, several splits and backbones, from one run.
+
+    python tests/benchmarks/photographs.py --root photographs --mobilenet mobilenetv2_100.safetensors \\
+      --efficientnet efficientnet_lite0.safetensors
+
+A folder of ``--root`` is a set of parts with the folders ``good`` and ``bad``. In each split two thirds of the good
+images train, and all others are tested. All models have the same backbone, weights and images; scores are raw. Prints a
+Markdown table, one cell "mean (lowest to highest)" of the splits. ``--pictures FOLDER`` draws maps of SAM-LAD.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
+from lightning import seed_everything
+from PIL import Image
+from scenes import QUIET, padim, patchcore
+from settings import BACKBONE, BACKBONE_ARGS
+
+from anomalib_logic import SamLad
+from anomalib_logic.metrics.functional import auroc
+
+LITE = "tf_efficientnet_lite0"
+MODELS = (("samlad", 384), ("patchcore", 384), ("patchcore", 224), ("padim", 384), ("padim", 224))
+TILE = (192, 192)
+
+
+def model_of(name: str, image_size: int, backbone: str, weights: Path) -> AnomalibModule:
+    """The model with the class's defaults; of SAM-LAD with clustered segments."""
+    if name == "samlad":
+        arguments = BACKBONE_ARGS if backbone == BACKBONE else None
+        options = {"backbone_args": arguments, "backbone_weights": str(weights), "image_size": image_size}
+        return SamLad(backbone, pre_trained=False, objects="cluster", **options, **QUIET)
+    return (padim if name == "padim" else patchcore)(weights, image_size, {}, backbone)
+
+
+def predict(model: AnomalibModule, folder: Path, split: int) -> dict[str, Any]:
+    """Scores, labels, maps and paths of the images that do not train, and seconds to fit."""
+    seed_everything(split, verbose=False)
+    data = Folder(
+        folder.name, "good", folder, "bad", eval_batch_size=8, num_workers=0, seed=split, test_split_ratio=0.33,
+        val_split_mode="none",
+    )  # fmt: skip
+    data.val_dataloader = lambda: []
+    with tempfile.TemporaryDirectory() as results:
+        engine = Engine(default_root_dir=results, accelerator="cpu", enable_progress_bar=False, logger=False)
+        start = time.perf_counter()
+        engine.fit(model, datamodule=data)
+        seconds = time.perf_counter() - start
+        batches = engine.predict(model, datamodule=data)
+    fields = {
+        name: torch.cat([getattr(b, name).flatten(0, -1 if name != "anomaly_map" else -3) for b in batches])
+        for name in ("pred_score", "gt_label", "anomaly_map")
+    }
+    return {**fields, "paths": [path for b in batches for path in b.image_path], "seconds": seconds}
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Bad images at equal distances and two good ones: image, map. Green is the highest value of the good images."""
+    maps, bad = result["anomaly_map"], result["gt_label"].bool()
+    low, middle = maps[~bad].median(), maps[~bad].max()
+    tiles = []
+    wrong, right = bad.nonzero().flatten().tolist(), (~bad).nonzero().flatten().tolist()
+    for i in wrong[:: len(wrong) // 7][:7] + right[:: len(right) // 2][:2]:
+        image = Image.open(result["paths"][i]).convert("RGB").resize(TILE)
+        heat = ((maps[i] - low) / (2 * (middle - low))).clamp(0, 1)
+        heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)
+        tiles += [image, overlay_image(image, heat).convert("RGB")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    create_image_grid(tiles, nrow=6).save(path, quality=85, optimize=True)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True, help="folder of sets of photographs")
+    parser.add_argument("--sets", nargs="+", help="all folders of --root by default")
+    parser.add_argument("--mobilenet", type=Path, help="weights of timm's mobilenetv2_100")
+    parser.add_argument("--efficientnet", type=Path, help=f"weights of timm's {LITE}")
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--pictures", type=Path, help="folder for maps of SAM-LAD, first split")
+    args = parser.parse_args()
+    sets = args.sets or sorted(path.name for path in args.root.iterdir() if (path / "good").is_dir())
+    print(f"| | {' | '.join(sets)} | seconds to fit |\n|{' --- |' * (len(sets) + 2)}", flush=True)
+    for backbone, weights in ((BACKBONE, args.mobilenet), (LITE, args.efficientnet)):
+        for name, image_size in MODELS if weights else ():
+            cells, longest = [], 0.0
+            for one in sets:
+                figures = []
+                for split in range(args.splits):
+                    result = predict(model_of(name, image_size, backbone, weights), args.root / one, split)
+                    bad = result["gt_label"].bool()
+                    figures.append(float(auroc(result["pred_score"][~bad], result["pred_score"][bad])))
+                    longest = max(longest, result["seconds"])
+                    if args.pictures and name == "samlad" and split == 0:
+                        draw(result, args.pictures / f"{one}_{backbone}.jpg")
+                cells.append(f"{sum(figures) / len(figures):.3f} ({min(figures):.3f} to {max(figures):.3f})")
+            print(f"| {name}, {image_size}, {backbone} | {' | '.join(cells)} | {longest:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
