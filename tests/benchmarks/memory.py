@@ -28,7 +28,7 @@ from anomalib_logic import Glcf, SamLad
 
 BACKBONE = {"backbone": "mobilenetv2_100", "pre_trained": False}
 MODELS: dict[str, tuple[type, dict[str, Any], dict[str, Any]]] = {
-    "SamLad": (SamLad, {**BACKBONE, "objects": "cluster", "upsample": 4, "k": 10}, {}),
+    "SamLad": (SamLad, {**BACKBONE, "objects": "cluster"}, {}),
     "Glcf": (Glcf, BACKBONE, {"max_epochs": 1, "limit_train_batches": 2}),
 }
 STEPS = ("fit", "validate", "test", "predict")

@@ -25,7 +25,7 @@ from anomalib.visualization.image.functional import create_image_grid, overlay_i
 from lightning import seed_everything
 from PIL import Image
 from scenes import QUIET, padim, patchcore
-from settings import BACKBONE, BACKBONE_ARGS
+from settings import BACKBONE, arguments_of
 
 from anomalib_logic import SamLad
 from anomalib_logic.metrics.functional import auroc
@@ -38,8 +38,7 @@ TILE = (192, 192)
 def model_of(name: str, image_size: int, backbone: str, weights: Path) -> AnomalibModule:
     """The model with the class's defaults; of SAM-LAD with clustered segments."""
     if name == "samlad":
-        arguments = BACKBONE_ARGS if backbone == BACKBONE else None
-        options = {"backbone_args": arguments, "backbone_weights": str(weights), "image_size": image_size}
+        options = {"backbone_args": arguments_of(backbone), "backbone_weights": str(weights), "image_size": image_size}
         return SamLad(backbone, pre_trained=False, objects="cluster", **options, **QUIET)
     return (padim if name == "padim" else patchcore)(weights, image_size, {}, backbone)
 

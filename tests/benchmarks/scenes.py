@@ -26,7 +26,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
 from lightning import seed_everything
 from PIL import Image
-from settings import BACKBONE, BACKBONE_ARGS, NARROW
+from settings import BACKBONE, NARROW, arguments_of
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
 from anomalib_logic import Glcf, MVTecLoco, SamLad
@@ -38,30 +38,32 @@ from anomalib_logic.models.glcf.anomaly_map import TOP_SHARE
 from anomalib_logic.models.sam_lad.scoring import SCORES
 
 GLCF = {
-    "backbone": BACKBONE,
-    "backbone_args": BACKBONE_ARGS,
     **NARROW,
     "feature_noise": 0.25,
     "optimizer": "muon",
     "learning_rate": 3e-3,
 }
-SAM_LAD = {"backbone": BACKBONE, "backbone_args": BACKBONE_ARGS, "objects": "cluster", "upsample": 4, "k": 10}
+SAM_LAD = {"objects": "cluster"}
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
 
-def glcf(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
-    """GLCF with the benchmark's settings."""
-    return Glcf(**{**GLCF, "backbone_weights": str(weights), "image_size": image_size, **QUIET, **options})
+def glcf(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
+    """GLCF with the benchmark's settings; ``backbone`` is MobileNetV2 or EfficientNet-Lite0, here and below."""
+    return Glcf(**{**GLCF, **_ours(weights, image_size, backbone), **options})
 
 
-def samlad(weights: Path, image_size: int, options: dict[str, Any]) -> AnomalibModule:
+def samlad(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
     """SAM-LAD with the benchmark's settings."""
-    arguments = {"backbone_weights": str(weights), "pre_trained": False, "image_size": image_size}
-    return SamLad(**{**SAM_LAD, **arguments, **QUIET, **options})
+    return SamLad(**{**SAM_LAD, **_ours(weights, image_size, backbone), **options})
+
+
+def _ours(weights: Path, image_size: int, backbone: str) -> dict[str, Any]:
+    options = {"backbone_weights": str(weights), "pre_trained": False, "image_size": image_size}
+    return {"backbone": backbone, "backbone_args": arguments_of(backbone), **options, **QUIET}
 
 
 def padim(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
-    """PaDiM, strides 4 to 16, 60 features; ``backbone`` is MobileNetV2 or EfficientNet-Lite0, as below."""
+    """PaDiM, strides 4 to 16, 60 features."""
     layers = ["blocks.1", "blocks.2", "blocks.4"]
     model = Padim(backbone, layers=layers, pre_trained=False, n_features=60, **_peer(image_size, backbone), **options)
     return _with_backbone(model, weights, backbone)
@@ -80,7 +82,7 @@ def _peer(image_size: int, backbone: str) -> dict[str, Any]:
 
 def _with_backbone(model: AnomalibModule, weights: Path, backbone: str) -> AnomalibModule:
     extractor = model.model.feature_extractor
-    arguments = BACKBONE_ARGS if backbone == BACKBONE else {}
+    arguments = arguments_of(backbone)
     network = timm.create_model(backbone, features_only=True, out_indices=extractor.idx, **arguments)
     load_weights(network, weights, describe_backbone(backbone, **arguments))
     extractor.feature_extractor = network.eval()
@@ -93,7 +95,7 @@ def shifted(image_size: int, shift: int) -> Transform:
     return Compose([Resize(size, antialias=True), RandomCrop(size, padding=shift, padding_mode="reflect")])
 
 
-MODELS: dict[str, Callable[[Path, int, dict[str, Any]], AnomalibModule]] = {
+MODELS: dict[str, Callable[[Path, int, dict[str, Any], str], AnomalibModule]] = {
     "glcf": glcf,
     "padim": padim,
     "patchcore": patchcore,
@@ -143,7 +145,7 @@ def run(name: str, category: str, args: argparse.Namespace) -> list[dict[str, An
         num_workers=0,
         train_augmentations=shifted(args.image_size, args.shift) if name == "glcf" and args.shift else None,
     )
-    model = MODELS[name](args.weights, args.image_size, options)
+    model = MODELS[name](args.weights, args.image_size, options, args.backbone)
     trainer = {"accelerator": args.accelerator, "enable_progress_bar": False}
     if name == "glcf":
         trainer |= {"max_epochs": args.epochs, "check_val_every_n_epoch": args.epochs, "precision": args.precision}
@@ -212,14 +214,15 @@ def main() -> None:
     """Run all models on all categories."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="data set, one folder a category")
-    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's mobilenetv2_100")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of the backbone")
+    parser.add_argument("--backbone", default=BACKBONE, help="or tf_efficientnet_lite0")
     parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
     parser.add_argument("--models", nargs="+", default=["glcf", "padim", "patchcore", "samlad"], choices=MODELS)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=90, help="of GLCF")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--shift", type=int, default=6, help="of GLCF's training images, in pixels; 0 switches it off")
-    parser.add_argument("--precision", default="bf16-mixed", help="of GLCF's training")
+    parser.add_argument("--precision", default="32-true", help="of GLCF's training")
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--options", default="{}", help="JSON: more arguments of Glcf or SamLad")

@@ -20,7 +20,7 @@ from anomalib.data import AnomalibDataModule, Folder
 from anomalib.engine import Engine
 from lightning import seed_everything
 from scenes import GLCF, SAM_LAD
-from settings import BACKBONE, BACKBONE_ARGS
+from settings import BACKBONE, arguments_of
 
 from anomalib_logic import CalibratedPostProcessor, Glcf, MVTecLoco, SamLad
 from anomalib_logic.metrics.functional import auroc
@@ -50,7 +50,7 @@ def data_of(folder: Path) -> AnomalibDataModule:
 def model_of(args: argparse.Namespace) -> SamLad | Glcf:
     """The model with the benchmarks' settings."""
     settings = {**(SAM_LAD if args.model == "samlad" else GLCF), "backbone": args.backbone}
-    settings["backbone_args"] = BACKBONE_ARGS if args.backbone == BACKBONE else None
+    settings["backbone_args"] = arguments_of(args.backbone)
     options = {"pre_trained": False, "backbone_weights": str(args.weights), "image_size": args.image_size}
     post_processor = CalibratedPostProcessor(args.rate)
     components = {"post_processor": post_processor, "visualizer": False, "evaluator": False}

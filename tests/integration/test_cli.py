@@ -154,6 +154,8 @@ def test_stopped_run_goes_on_from_its_last_checkpoint_as_if_it_had_not_stopped(l
 def test_shipped_configuration_trains(config, loco, workspace):
     text = yaml.safe_load(config.read_text())
     overrides = [*SMALL_MODEL, *FAST, "--trainer.fast_dev_run=true", "--trainer.precision=32"]
+    if "backbone_weights" in text["model"].get("init_args", {}):
+        overrides.append("--model.backbone_weights=null")
     if "decoder_depths" in text["model"].get("init_args", {}):
         overrides.append("--model.decoder_depths=[1,1,1,1]")
     cli = AnomalibCLI(["train", f"--config={config}", *overrides, *small_data(config, loco)])
