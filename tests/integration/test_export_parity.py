@@ -42,7 +42,7 @@ def sam_lad_segment_anything() -> SamLad:
 
 
 MODELS = [
-    glcf_swin,
+    pytest.param(glcf_swin, marks=pytest.mark.slow),
     pytest.param(glcf_mobilenet, marks=pytest.mark.slow),
     sam_lad_cluster,
     pytest.param(sam_lad_segment_anything, marks=pytest.mark.slow),

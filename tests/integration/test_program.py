@@ -31,7 +31,7 @@ def test_quick_start_prints_no_warnings_of_libraries_and_says_last_where_the_pic
     assert not any(line.startswith(("20", "[")) or "Tip" in line or "GPU available" in line for line in lines)
     said, folder = lines[-1].split("the pictures are in ")
     assert not said
-    assert len(list(Path(folder).rglob("*.png"))) == 2 + 5 + 5
+    assert len(list(Path(folder).rglob("*.png"))) == 2 + 4 + 5
 
 
 @pytest.fixture

@@ -167,7 +167,9 @@ def test_backbone_stays_as_it_is(tmp_path, folder, small):
         {"branch": "global", "criterion": "correspondence"},
         {"distance": "cosine", "image_score": "max", "sigma": 0},
         {"standardize_features": False, "optimizer": "sgd", "schedule": "constant"},
-        {"backbone": "swin_tiny_patch4_window7_224", "decoder_depths": (1, 1, 1, 1)},
+        pytest.param(
+            {"backbone": "swin_tiny_patch4_window7_224", "decoder_depths": (1, 1, 1, 1)}, marks=pytest.mark.slow
+        ),
     ],
     ids=str,
 )
