@@ -17,6 +17,8 @@ import traceback
 import warnings
 from pathlib import Path
 
+logger = logging.getLogger("anomalib_logic.cli")  # also where this module is run as a program
+
 TRACEBACK = "ANOMALIB_LOGIC_TRACEBACK"
 
 CORES = 2
@@ -60,6 +62,7 @@ def configure_messages() -> None:
         warnings.filterwarnings("ignore", message=pattern, category=category)
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING)
     logging.getLogger("anomalib_logic").setLevel(logging.INFO)
+    logger.info("loading Anomalib")  # takes seconds, on a slow disk many
     import anomalib.cli.cli  # noqa: F401  Lightning sets the levels of its loggers when it is imported
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
@@ -72,7 +75,7 @@ def warn_of_small_machine() -> None:
     memory = memory_gigabytes()
     if cores < CORES or (memory is not None and memory < GIGABYTES):
         has = f"{cores} core{'s' if cores > 1 else ''}" + ("" if memory is None else f" and {memory:.1f} GB of memory")
-        logging.getLogger(__name__).warning(
+        logger.warning(
             "this machine has %s. With fewer than %d cores or %g GB a run takes longer, or stops for lack of memory; "
             "smaller images (--model.image_size) and fewer of them need less",
             has,
