@@ -3,7 +3,7 @@
 
 """Anomalib's command line with this package's models and data modules, and with messages for users only.
 
-    anomalib-logic train --model SamLad --data LocoScenes
+    anomalib-logic train --config configs/quick_start.yaml
 
 takes the arguments of ``anomalib``. It differs in what it prints: each message once and without place and time, no
 warnings of libraries about themselves, and for an error of input one sentence.
@@ -16,6 +16,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import TextIO
 
 logger = logging.getLogger("anomalib_logic.cli")  # also where this module is run as a program
 
@@ -38,6 +39,8 @@ NOT_FOR_USERS: tuple[tuple[str, type[Warning]], ...] = (
     (r"Trying to infer the `batch_size`", UserWarning),
 )
 UNION = "Does not validate against any of the Union subtypes"  # jsonargparse, of a class that could not be made
+NOT_FROM_US = ("Expected a ", "Import path ", "Not of type ", "Not a valid subclass")  # jsonargparse's own words there
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's on Linux, on Windows and on GPUs
 INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
 
 
@@ -50,18 +53,35 @@ def main() -> None:
     try:
         AnomalibCLI()
     except INPUT_ERRORS as error:
-        if os.environ.get(TRACEBACK, "0") != "0" or not is_for_users(error):
+        if os.environ.get(TRACEBACK, "0") not in ("", "0") or not is_for_users(error):
             raise
         print(f"error: {sentence(error)}\n({TRACEBACK}=1 shows where)", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+class CurrentStream(logging.StreamHandler):
+    """Handler that writes to what is standard output at the time: a progress bar takes its place while it moves.
+
+    Where standard output is for a configuration or for help, it writes to standard error.
+    """
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """Where a message goes."""
+        wanted = any(argument.split("=")[0] in ("--print_config", "--help", "-h") for argument in sys.argv[1:])
+        return sys.stderr if wanted else sys.stdout
 
 
 def configure_messages() -> None:
     """Let through this package's messages and all warnings and errors but those in ``NOT_FOR_USERS``."""
     for pattern, category in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=pattern, category=category)
-    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING)
-    logging.getLogger("anomalib_logic").setLevel(logging.INFO)
+    logging.basicConfig(format="%(message)s", handlers=[CurrentStream()], level=logging.WARNING)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
+        logging.getLogger("anomalib_logic").setLevel(logging.INFO)
     logger.info("loading Anomalib")  # takes seconds, on a slow disk many
     import anomalib.cli.cli  # noqa: F401  Lightning sets the levels of its loggers when it is imported
 
@@ -100,18 +120,26 @@ def memory_gigabytes() -> float | None:
 
 def is_for_users(error: BaseException) -> bool:
     """Whether a message says what to change: one that this package raised, or of the operating system or memory."""
-    if isinstance(error, (OSError, MemoryError)) or "not enough memory" in str(error) or own_messages(error):
+    if isinstance(error, OSError) or lacks_memory(error) or own_messages(error):
         return True
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    return ours and (frames[-1].line or "").startswith("raise")  # else an operation of ours failed: a fault of ours
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory, of the machine or of a GPU, did not suffice."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def sentence(error: BaseException) -> str:
     """What an error says."""
-    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+    if lacks_memory(error):
         return (
             "there is not enough memory. Smaller images (--model.image_size), smaller batches or fewer images need less"
         )
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
     return "; ".join(own_messages(error)) or str(error) or type(error).__name__
 
 
@@ -120,7 +148,7 @@ def own_messages(error: BaseException) -> list[str]:
     if UNION not in str(error):
         return []
     listed = re.findall(r"^ *- (.*)$", str(error), flags=re.MULTILINE)
-    return [message for message in listed if not message.startswith("Expected a <class")]
+    return [message for message in listed if not message.startswith(NOT_FROM_US)]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import sys
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ class RenderedData(MVTecLoco):
 
         Raises:
             OSError: If the folder cannot be written, naming it and the remedy.
-            ValueError: If what the images are made of is broken.
+            ValueError: If the files that the images are made of are broken or hold too little.
         """
         folder = self.root / self.category
         if self._is_complete(folder):
@@ -84,7 +85,7 @@ class RenderedData(MVTecLoco):
             reason = error.strerror or error
             msg = f"folder {folder} cannot be written ({reason}); choose another root, or make room there"
             raise type(error)(msg) from error
-        logger.info("Wrote %d images to %s", len(pictures), folder)
+        logger.info("wrote %d images to %s", len(pictures), folder)
 
     def _write(self, folder: Path, pictures: list[Picture]) -> None:
         """Write aside and rename.
@@ -104,8 +105,13 @@ class RenderedData(MVTecLoco):
         defects = self._defects()
         _write_json(folder / DEFECTS_CONFIG_FILE, [asdict(defect) for defect in defects])
         values = {defect.defect_name: defect.pixel_value for defect in defects}
-        lines = with_progress(pictures, f"writing {folder.name}")
-        for picture in tqdm(lines, total=len(pictures), unit="image", leave=False, disable=None):  # bar on terminals
+        what = f"writing {folder.name}"
+        bar = (
+            tqdm(pictures, desc=what, unit="image", leave=False)
+            if sys.stderr.isatty()
+            else with_progress(pictures, what)
+        )
+        for picture in bar:
             _write_picture(folder, picture, values)
         _write_json(folder / self.manifest_file, self._manifest(folder))
 

@@ -70,7 +70,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     low, middle = maps[~bad].median(), maps[~bad].max()
     tiles = []
     wrong, right = bad.nonzero().flatten().tolist(), (~bad).nonzero().flatten().tolist()
-    for i in wrong[:: len(wrong) // 7][:7] + right[:: len(right) // 2][:2]:
+    for i in wrong[:: max(1, len(wrong) // 7)][:7] + right[:: max(1, len(right) // 2)][:2]:
         image = Image.open(result["paths"][i]).convert("RGB").resize(TILE)
         heat = ((maps[i] - low) / (2 * (middle - low))).clamp(0, 1)
         heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)

@@ -32,6 +32,8 @@ BACKBONES = ("mobilenetv2_100", "tf_efficientnet_lite0", PAPER)
 
 def bf16_units() -> str:
     """Instructions for bf16 that Linux lists of this CPU."""
+    if not Path("/proc/cpuinfo").exists():
+        return "unknown"
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     return ", ".join(unit for unit in UNITS if unit in flags) or "none"
 

@@ -57,7 +57,7 @@ class PatchFeatures(Frozen):
         super().__init__()
         patch_size = _patch_size(describe_backbone(backbone, **(backbone_args or {})))
         self.is_transformer = patch_size is not None
-        check_divisible(image_size, coarsest_stride(backbone, backbone_args), backbone)
+        check_divisible(image_size, patch_size or PYRAMID_STRIDES[-1], backbone)
         if self.is_transformer:
             self._create_transformer(backbone, pre_trained, weights, image_size, backbone_args)
         else:

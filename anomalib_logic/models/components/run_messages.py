@@ -25,37 +25,45 @@ class RunMessages(Callback):
 
     def __init__(self) -> None:
         self._lines: ProgressLines | None = None
+        self._done = 0
+        self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count training steps, if there is anything to train."""
         self._lines = None
+        self._first_step = trainer.global_step  # a run that goes on from a checkpoint has fewer steps left
         if any(parameter.requires_grad for parameter in pl_module.parameters()):
-            self._lines = _lines(trainer, "training", [trainer.estimated_stepping_batches], "steps")
+            steps = trainer.estimated_stepping_batches - self._first_step
+            self._lines = _lines(trainer, "training", [steps], "steps")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Count the training steps so far."""
         del args, kwargs
-        self._update(trainer.global_step)
+        self._update(trainer.global_step - self._first_step)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count test batches."""
         del pl_module
+        self._done = 0
         self._lines = _lines(trainer, "testing", trainer.num_test_batches, "batches")
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Count a test batch."""
-        del trainer
-        self._update(_batch_index(args, kwargs) + 1)
+        del trainer, args, kwargs
+        self._done += 1
+        self._update(self._done)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count batches of images to predict."""
         del pl_module
+        self._done = 0
         self._lines = _lines(trainer, "predicting", trainer.num_predict_batches, "batches")
 
     def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Count a batch of predicted images."""
-        del trainer
-        self._update(_batch_index(args, kwargs) + 1)
+        del trainer, args, kwargs
+        self._done += 1
+        self._update(self._done)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Say where the pictures are, after everything else."""
@@ -68,15 +76,10 @@ class RunMessages(Callback):
             self._lines.update(done)
 
 
-def _batch_index(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """The index that Lightning passes after module, outputs and batch."""
-    return kwargs["batch_idx"] if "batch_idx" in kwargs else args[3]
-
-
 def _lines(trainer: pl.Trainer, what: str, totals: Iterable[float], unit: str) -> ProgressLines | None:
     """Lines for a loop of the trainer, unless a bar shows it, no progress is wanted, or another process says it."""
     console = rich.get_console()
     if trainer.progress_bar_callback is None or console.is_terminal or console.is_jupyter or not trainer.is_global_zero:
         return None
     total = sum(totals)
-    return ProgressLines(what, int(total) if total not in (float("inf"), -1) else None, unit)
+    return ProgressLines(what, int(total) if 0 <= total < float("inf") else None, unit)

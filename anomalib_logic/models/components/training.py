@@ -97,7 +97,7 @@ def validation_batches(module: pl.LightningModule) -> Iterator[Batch]:
     trainer = module.trainer
     dataset = getattr(getattr(trainer, "datamodule", None), "val_data", None)
     reference = trainer.train_dataloader
-    what = "measuring thresholds"
+    what = "measuring thresholds on validation images"
     if isinstance(dataset, AnomalibDataset) and len(dataset) and isinstance(reference, DataLoader):
         yield from _batches(module, _share(trainer, dataset, reference), what)
     elif trainer.val_dataloaders is not None:
@@ -111,7 +111,9 @@ def _batches(module: pl.LightningModule, loader: DataLoader, what: str) -> Itera
     trainer = module.trainer
     pre_processor = getattr(module, "pre_processor", None)
     dataset = getattr(loader, "dataset", None)
-    lines = ProgressLines(what, len(dataset) if isinstance(dataset, Sized) else None)
+    lines = (
+        ProgressLines(what, len(dataset) if isinstance(dataset, Sized) else None) if trainer.is_global_zero else None
+    )
     done = 0
     for i, batch in enumerate(loader):
         on_device = trainer.strategy.batch_to_device(batch)
@@ -120,7 +122,8 @@ def _batches(module: pl.LightningModule, loader: DataLoader, what: str) -> Itera
             pre_processor.on_predict_batch_start(trainer, module, on_device, i)
         with trainer.strategy.precision_plugin.val_step_context():
             yield on_device
-        lines.update(done)
+        if lines is not None:
+            lines.update(done)
 
 
 def _normal_loader(trainer: pl.Trainer, split: str) -> DataLoader:
@@ -132,7 +135,6 @@ def _normal_loader(trainer: pl.Trainer, split: str) -> DataLoader:
     if not isinstance(loader, DataLoader):
         return loader
     held_out = _held_out(trainer) if split == "validation" else None
-    split = "training" if held_out is None else split
     dataset = _without_augmentations(loader.dataset, trainer) if held_out is None else held_out
     return _share(trainer, dataset, loader)
 

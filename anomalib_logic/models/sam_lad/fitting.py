@@ -28,6 +28,10 @@ class BankFitting(nn.Module):
 
     _held_out: Sequence[Comparison] = ()  # normals compared with all others, from a fit to its thresholds
 
+    def forget_comparisons(self) -> None:
+        """Free what :meth:`held_out_predictions` would take from the fit."""
+        self._held_out = ()
+
     def sample_size(self, most: int, most_bytes: int) -> int:
         """Images whose enlarged features just reach so many bytes, not more than ``most``."""
         size = 4 * sum(self.backbone.channels) * self.grid[0] * self.grid[1]
@@ -59,7 +63,7 @@ class BankFitting(nn.Module):
         """
         self.matching.reset()
         self.scoring.reset()
-        self._held_out = ()
+        self.forget_comparisons()
         kept = self.bank.fill(templates, self.coreset, seed)
         number = len(self.bank)
         if self.composition is not None:
@@ -114,7 +118,7 @@ class BankFitting(nn.Module):
         """
         sample = self._calibration_sample()
         known, self._held_out = self._held_out, ()
-        for i, index in enumerate(with_progress(sample.unsqueeze(1), "measuring thresholds")):
+        for i, index in enumerate(with_progress(sample.unsqueeze(1), "measuring thresholds on the bank's images")):
             query = self.bank.template(index)
             compared = known[i] if known else self.compare(query, exclude=index)
             yield self.score(query, compared, calibrated_on=len(sample))

@@ -224,6 +224,11 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             # A trainer that has reached max_epochs would end a second fit before its first epoch.
             self.trainer.fit_loop.epoch_progress.reset()
 
+    def on_train_end(self) -> None:
+        """Forget the comparisons that the thresholds did not take."""
+        super().on_train_end()
+        self.model.forget_comparisons()
+
     def on_validation_start(self) -> None:
         """Fill the bank before the first validation of a fit; any other one needs a bank."""
         if self.trainer.state.fn == TrainerFn.FITTING:

@@ -59,4 +59,4 @@ def test_log_names_the_folder_when_all_is_written(data_module, tmp_path, caplog)
     with caplog.at_level(logging.INFO, logger="anomalib_logic"):
         datamodule.prepare_data()
     count = sum(1 for path in Path(tmp_path).rglob("*.png") if "ground_truth" not in path.parts)
-    assert f"Wrote {count} images to {tmp_path / datamodule.category}" in caplog.messages
+    assert f"wrote {count} images to {tmp_path / datamodule.category}" in caplog.messages
