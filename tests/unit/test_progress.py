@@ -40,7 +40,7 @@ def test_lines_of_a_long_step_are_rare_but_never_more_than_a_minute_apart(clock,
         for done in range(1, 36_001):
             clock[0] += 1
             lines.update(done)
-            if len(caplog.messages) > len(said_at):
+            if len(caplog.records) > len(said_at):
                 said_at.append(clock[0])
     gaps = [after - before for before, after in itertools.pairwise(said_at)]
     assert min(gaps) == 5
