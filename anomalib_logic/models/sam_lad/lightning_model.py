@@ -84,7 +84,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         sam_points: Prompt points along one side of the image.
         selection: Compare with the ``"nearest"`` k normals, or with one of them that is chosen at ``"random"``
             (equation 2): that of the highest of random numbers, which the bank draws for its images when it is filled.
-        coreset: Share of the normals that the bank keeps, chosen by greedy k-center.
+        coreset: Share of the normals that the bank keeps, chosen by greedy k-center. Below 1 thresholds are rather too
+            high, for they come from the images that are kept, which lie far apart.
         half_precision_bank: Keep the bank's features in half precision.
         descriptor: ``"gap"``, ``"gmp"``, ``"dcga"`` or ``"dcga_literal"``, see :class:`.descriptor.ObjectDescriptor`.
         geometry: Weight of objects' place and size when matching (ours); 0 for the paper's reading.
