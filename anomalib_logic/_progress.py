@@ -53,16 +53,14 @@ class ProgressLines:
         logger.info("%s: %d of %d %s, %s left", self.what, done, self.total, self.unit, _duration(left))
 
 
-def with_progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "images") -> Iterator[T]:
-    """Go over items and log how far that is, see :class:`ProgressLines`.
+def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
+    """Go over images and log how far that is, see :class:`ProgressLines`.
 
     Args:
-        items: What to go over.
+        items: What to go over, one an image.
         what: What is done with them.
-        total: Their number; by default their length, if they have one.
-        unit: What they are.
     """
-    lines = ProgressLines(what, len(items) if total is None and isinstance(items, Sized) else total, unit)
+    lines = ProgressLines(what, len(items) if isinstance(items, Sized) else None)
     for done, item in enumerate(items, start=1):
         yield item
         lines.update(done)

@@ -18,39 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import Folder
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
-from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
+from anomalib.visualization.image.functional import create_image_grid
 from lightning import seed_everything
-from PIL import Image
-from scenes import QUIET, padim, patchcore
-from settings import BACKBONE, arguments_of
+from scenes import MODELS, image_and_map
+from settings import BACKBONE, parts_of
 
-from anomalib_logic import SamLad
 from anomalib_logic.metrics.functional import auroc
 
 LITE = "tf_efficientnet_lite0"
-MODELS = (("samlad", 384), ("patchcore", 384), ("patchcore", 224), ("padim", 384), ("padim", 224))
-TILE = (192, 192)
-
-
-def model_of(name: str, image_size: int, backbone: str, weights: Path) -> AnomalibModule:
-    """The model with the class's defaults; of SAM-LAD with clustered segments."""
-    if name == "samlad":
-        options = {"backbone_args": arguments_of(backbone), "backbone_weights": str(weights), "image_size": image_size}
-        return SamLad(backbone, pre_trained=False, objects="cluster", **options, **QUIET)
-    return (padim if name == "padim" else patchcore)(weights, image_size, {}, backbone)
+RUNS = (("samlad", 384), ("patchcore", 384), ("patchcore", 224), ("padim", 384), ("padim", 224))
 
 
 def predict(model: AnomalibModule, folder: Path, split: int) -> dict[str, Any]:
     """Scores, labels, maps and paths of the images that do not train, and seconds to fit."""
     seed_everything(split, verbose=False)
-    data = Folder(
-        folder.name, "good", folder, "bad", eval_batch_size=8, num_workers=0, seed=split, test_split_ratio=0.33,
-        val_split_mode="none",
-    )  # fmt: skip
-    data.val_dataloader = lambda: []
+    data = parts_of(folder, split)
     with tempfile.TemporaryDirectory() as results:
         engine = Engine(default_root_dir=results, accelerator="cpu", enable_progress_bar=False, logger=False)
         start = time.perf_counter()
@@ -71,10 +55,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     tiles = []
     wrong, right = bad.nonzero().flatten().tolist(), (~bad).nonzero().flatten().tolist()
     for i in wrong[:: max(1, len(wrong) // 7)][:7] + right[:: max(1, len(right) // 2)][:2]:
-        image = Image.open(result["paths"][i]).convert("RGB").resize(TILE)
-        heat = ((maps[i] - low) / (2 * (middle - low))).clamp(0, 1)
-        heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)
-        tiles += [image, overlay_image(image, heat).convert("RGB")]
+        tiles += image_and_map(result["paths"][i], maps[i], low, middle)
     path.parent.mkdir(parents=True, exist_ok=True)
     create_image_grid(tiles, nrow=6).save(path, quality=85, optimize=True)
 
@@ -92,12 +73,12 @@ def main() -> None:
     sets = args.sets or sorted(path.name for path in args.root.iterdir() if (path / "good").is_dir())
     print(f"| | {' | '.join(sets)} | seconds to fit |\n|{' --- |' * (len(sets) + 2)}", flush=True)
     for backbone, weights in ((BACKBONE, args.mobilenet), (LITE, args.efficientnet)):
-        for name, image_size in MODELS if weights else ():
+        for name, image_size in RUNS if weights else ():
             cells, longest = [], 0.0
             for one in sets:
                 figures = []
                 for split in range(args.splits):
-                    result = predict(model_of(name, image_size, backbone, weights), args.root / one, split)
+                    result = predict(MODELS[name](weights, image_size, {}, backbone), args.root / one, split)
                     bad = result["gt_label"].bool()
                     figures.append(float(auroc(result["pred_score"][~bad], result["pred_score"][bad])))
                     longest = max(longest, result["seconds"])

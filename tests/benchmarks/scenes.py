@@ -44,6 +44,7 @@ GLCF = {
     "learning_rate": 3e-3,
 }
 SAM_LAD = {"objects": "cluster"}
+TILE = (192, 192)  # of pictures
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
 
@@ -189,13 +190,21 @@ def draw(batches: list[Batch], path: Path) -> None:
     for kind, number in (("logical_anomalies", 4), ("structural_anomalies", 2)):
         indices = [i for i, k in enumerate(kinds) if k == kind]
         for i in indices[:: len(indices) // number][:number]:
-            image = Image.open(paths[i]).convert("RGB").resize((192, 192))
-            heat = ((maps[i] - low) / (2 * (middle - low))).clamp(0, 1)
-            heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize((192, 192))
-            mask = Image.fromarray(masks[i].numpy().astype("uint8") * 255).resize((192, 192))
-            tiles += [image, mask.convert("RGB"), overlay_image(image, heat).convert("RGB")]
+            image, heat = image_and_map(paths[i], maps[i], low, middle)
+            mask = Image.fromarray(masks[i].numpy().astype("uint8") * 255).resize(TILE)
+            tiles += [image, mask.convert("RGB"), heat]
     path.parent.mkdir(parents=True, exist_ok=True)
     create_image_grid(tiles, nrow=6).save(path, optimize=True)
+
+
+def image_and_map(
+    path: str, anomaly_map: torch.Tensor, low: torch.Tensor, middle: torch.Tensor
+) -> tuple[Image.Image, Image.Image]:
+    """An image, and its map laid over it: blue at ``low``, green at ``middle``."""
+    image = Image.open(path).convert("RGB").resize(TILE)
+    heat = ((anomaly_map - low) / (2 * (middle - low))).clamp(0, 1)
+    heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)
+    return image, overlay_image(image, heat).convert("RGB")
 
 
 def table(results: list[dict[str, Any]], categories: list[str]) -> str:

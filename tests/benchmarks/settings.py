@@ -3,7 +3,10 @@
 
 """Settings that several benchmarks share."""
 
+from pathlib import Path
 from typing import Any
+
+from anomalib.data import Folder
 
 BACKBONE = "mobilenetv2_100"
 BACKBONE_ARGS = {"pad_type": "same"}  # the weights come from TensorFlow
@@ -13,3 +16,11 @@ NARROW = {"depth": 2, "decoder_depths": (1, 1, 1, 1), "decoder_widths": (32, 64,
 def arguments_of(backbone: str) -> dict[str, Any]:
     """timm's arguments for the weights that are used of a backbone."""
     return BACKBONE_ARGS if backbone == BACKBONE else {}
+
+
+def parts_of(folder: Path, split: int) -> Folder:
+    """Data of a folder with ``good`` and ``bad``: two thirds of the good images train, all others are tested."""
+    arguments = {"eval_batch_size": 8, "num_workers": 0, "seed": split, "test_split_ratio": 0.33}
+    data = Folder(folder.name, "good", folder, "bad", val_split_mode="none", **arguments)
+    data.val_dataloader = lambda: []
+    return data

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import AnomalibDataModule, Folder
+from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
-from scenes import GLCF, SAM_LAD
-from settings import BACKBONE, arguments_of
+from scenes import MODELS
+from settings import BACKBONE, parts_of
 
-from anomalib_logic import CalibratedPostProcessor, Glcf, MVTecLoco, SamLad
+from anomalib_logic import CalibratedPostProcessor, MVTecLoco
 from anomalib_logic.metrics.functional import auroc
 
 COLUMNS = ("F1 / best", "F1 ratio", "false alarms", "AUROC predicted / raw", "pixel F1")
@@ -43,26 +44,19 @@ def data_of(folder: Path) -> AnomalibDataModule:
     """Data module of a category or of a folder of good and bad parts."""
     if (folder / "train").is_dir():
         return MVTecLoco(folder.parent, folder.name, eval_batch_size=8, num_workers=0)
-    arguments = {"eval_batch_size": 8, "num_workers": 0, "seed": 0, "test_split_ratio": 0.33}
-    return Folder(folder.name, "good", folder, "bad", val_split_mode="none", **arguments)
+    return parts_of(folder, 0)
 
 
-def model_of(args: argparse.Namespace) -> SamLad | Glcf:
+def model_of(args: argparse.Namespace) -> AnomalibModule:
     """The model with the benchmarks' settings."""
-    settings = {**(SAM_LAD if args.model == "samlad" else GLCF), "backbone": args.backbone}
-    settings["backbone_args"] = arguments_of(args.backbone)
-    options = {"pre_trained": False, "backbone_weights": str(args.weights), "image_size": args.image_size}
-    post_processor = CalibratedPostProcessor(args.rate)
-    components = {"post_processor": post_processor, "visualizer": False, "evaluator": False}
-    return (SamLad if args.model == "samlad" else Glcf)(**settings, **options, **components)
+    options = {"post_processor": CalibratedPostProcessor(args.rate)}
+    return MODELS[args.model](args.weights, args.image_size, options, args.backbone)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Fit and predict one category."""
     seed_everything(1, verbose=False)
     data, model = data_of(folder), model_of(args)
-    if isinstance(data, Folder):
-        data.val_dataloader = lambda: []  # every image that does not train is tested
     with tempfile.TemporaryDirectory() as results:
         engine = Engine(
             default_root_dir=results, accelerator="cpu", enable_progress_bar=False, max_epochs=args.epochs, logger=False

@@ -12,7 +12,7 @@ import numpy as np
 from .canvas import Canvas
 from .damage import Harm, chip, crack, crumbs, stain
 from .scene import Saturation, Scene
-from .shapes import band, ellipse
+from .shapes import band, ellipse, move
 
 PEA, LENTIL, BEAN, NONE = 0, 1, 2, -1
 SHARES = {PEA: 0.5, LENTIL: 0.25, BEAN: 0.25}
@@ -124,9 +124,7 @@ def _hexagons(rng: np.random.Generator) -> np.ndarray:
     x += 0.5 * (steps[:, None] % 2)
     grid = np.stack([x.ravel(), y.ravel()], 1) * _SPACING + rng.uniform(0, _SPACING, 2)
     grid = grid[np.hypot(*grid.T) < _RADIUS]
-    angle = rng.uniform(0, _TURN)
-    cos, sin = math.cos(angle), math.sin(angle)
-    return 0.5 + grid @ np.array([[cos, sin], [-sin, cos]]) + rng.normal(0, 0.0045, grid.shape)
+    return move(grid, 0.5, 0.5, rng.uniform(0, _TURN)) + rng.normal(0, 0.0045, grid.shape)
 
 
 def _kinds_at(turns: np.ndarray, lentils: float, beans: float) -> np.ndarray:

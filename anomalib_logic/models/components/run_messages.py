@@ -44,32 +44,36 @@ class RunMessages(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count test batches."""
         del pl_module
-        self._done = 0
-        self._lines = _lines(trainer, "testing", trainer.num_test_batches, "batches")
+        self._begin(trainer, "testing", trainer.num_test_batches)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Count a test batch."""
         del trainer, args, kwargs
-        self._done += 1
-        self._update(self._done)
+        self._count()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count batches of images to predict."""
         del pl_module
-        self._done = 0
-        self._lines = _lines(trainer, "predicting", trainer.num_predict_batches, "batches")
+        self._begin(trainer, "predicting", trainer.num_predict_batches)
 
     def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Count a batch of predicted images."""
         del trainer, args, kwargs
-        self._done += 1
-        self._update(self._done)
+        self._count()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Say where the pictures are, after everything else."""
         folder = getattr(getattr(pl_module, "visualizer", None), "output_dir", None)
         if stage in ("test", "predict") and trainer.is_global_zero and folder is not None and Path(folder).is_dir():
             logger.info("the pictures are in %s", Path(folder).resolve())
+
+    def _begin(self, trainer: pl.Trainer, what: str, batches: Iterable[float]) -> None:
+        self._done = 0
+        self._lines = _lines(trainer, what, batches, "batches")
+
+    def _count(self) -> None:
+        self._done += 1
+        self._update(self._done)
 
     def _update(self, done: int) -> None:
         if self._lines is not None:
