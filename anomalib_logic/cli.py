@@ -15,6 +15,7 @@ import re
 import sys
 import traceback
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
@@ -119,12 +120,13 @@ def memory_gigabytes() -> float | None:
 
 
 def is_for_users(error: BaseException) -> bool:
-    """Whether a message says what to change: one that this package raised, or of the operating system or memory."""
+    """Whether a message says what to change: one that we or Anomalib raised, or of the operating system or memory."""
     if isinstance(error, OSError) or lacks_memory(error) or own_messages(error):
         return True
     frames = traceback.extract_tb(error.__traceback__)
-    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
-    return ours and (frames[-1].line or "").startswith("raise")  # else an operation of ours failed: a fault of ours
+    raised = bool(frames) and (frames[-1].line or "").startswith("raise")  # else an operation failed: a fault of ours
+    packages = [Path(path) for name in ("anomalib_logic", "anomalib") for path in import_module(name).__path__]
+    return raised and any(Path(frames[-1].filename).is_relative_to(package) for package in packages)
 
 
 def lacks_memory(error: BaseException) -> bool:

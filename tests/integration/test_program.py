@@ -75,6 +75,18 @@ def test_folder_that_does_not_exist_is_one_sentence(arguments, capsys):
     assert "Traceback" not in error
 
 
+def test_empty_folder_is_one_sentence(arguments, workspace, capsys):
+    (workspace / "good").mkdir()
+    data = ["--data=Folder", "--data.name=parts", f"--data.root={workspace}", "--data.normal_dir=good"]
+    model = ["--model=SamLad", "--model.objects=cluster", "--model.backbone=mobilenetv2_035"]
+    with pytest.raises(SystemExit) as stopped:
+        arguments("train", *model, "--model.pre_trained=false", "--model.image_size=64", *data, *FAST)
+    assert stopped.value.code != 0
+    error = capsys.readouterr().err
+    assert "error: Found 0 DirType.NORMAL images" in error
+    assert "Traceback" not in error
+
+
 def test_error_of_the_program_itself_keeps_its_traceback(monkeypatch, arguments):
     def fail():
         nearest_distance(torch.ones(1, 3, 4), torch.ones(1, 2, 5, 4), torch.ones(1, 2))  # 3 channels against 5
