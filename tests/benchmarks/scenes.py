@@ -33,8 +33,8 @@ from anomalib_logic import Glcf, MVTecLoco, SamLad
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.metrics.protocol import image_auroc
 from anomalib_logic.models.components.backbone import describe_backbone, load_weights
+from anomalib_logic.models.components.error_maps import TOP_SHARE
 from anomalib_logic.models.components.image_score import ImageScore, summarize
-from anomalib_logic.models.glcf.anomaly_map import TOP_SHARE
 from anomalib_logic.models.sam_lad.scoring import SCORES
 
 GLCF = {

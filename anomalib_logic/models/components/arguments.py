@@ -49,6 +49,31 @@ def check_least(name: str, value: int, least: int) -> int:
     return value
 
 
+def check_not_negative(name: str, value: float) -> float:
+    """Return ``value`` if it is 0 or more.
+
+    Raises:
+        ValueError: If it is not; the message names the argument.
+    """
+    if not value >= 0:
+        msg = f"{name} must not be negative, got {value}"
+        raise ValueError(msg)
+    return value
+
+
+def check_weights(name: str, weights: Sequence[float], number: int) -> tuple[float, ...]:
+    """Return weights as a tuple if there are ``number`` of them, none negative and not all zero.
+
+    Raises:
+        ValueError: If not; the message names the argument.
+    """
+    values = tuple(float(weight) for weight in weights)
+    if len(values) != number or not min(values) >= 0 or max(values) == 0:
+        msg = f"{name} must be {number} numbers, none negative and not all zero, got {list(weights)}"
+        raise ValueError(msg)
+    return values
+
+
 def check_divisible(image_size: tuple[int, int], stride: int, backbone: str) -> None:
     """Refuse image sizes that are not multiples of the backbone's patch size or coarsest stride.
 

@@ -6,11 +6,14 @@
 import inspect
 import logging
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
 from anomalib.data import AnomalibDataModule
+
+from .options import plain
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,8 @@ class CheckpointOptions:
 
     Attributes:
         WITHOUT_FILES: Arguments of a model whose networks come from a checkpoint.
-        TRAINING_OPTIONS: Arguments that only say how to train: the caller's count, where they are not the default.
+        TRAINING_OPTIONS: Arguments, or groups of them, that only say how to train: where they are not the default, the
+            caller's count.
     """
 
     WITHOUT_FILES: ClassVar[dict[str, Any]] = {"pre_trained": False, "backbone_weights": None}
@@ -56,16 +60,24 @@ class CheckpointOptions:
         stored = self._arguments(checkpoint.get(HYPER_PARAMETERS, {}))
         self._warn_of_overridden(stored)
         wanted = {**stored, **self._own_training_options()}
-        if any(_plain(self.hparams.get(name)) != _plain(value) for name, value in wanted.items()):
+        if _plain(self._arguments(self.hparams)) != _plain(self._arguments(wanted)):
             components = {name: getattr(self, name) or False for name in COMPONENTS if name != "pre_processor"}
             self._become(type(self)(**wanted, **self.WITHOUT_FILES, **components))
         self._restore_components(checkpoint)
 
     def _arguments(self, hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Constructor arguments of a model with these hyper-parameters, but for files and components."""
-        known = self._defaults()
-        stored = {name: value for name, value in hyper_parameters.items() if name in known}
-        return {name: stored.get(name, default) for name, default in known.items()}
+        """Constructor arguments of a model with these hyper-parameters, but for files and components.
+
+        Groups are dictionaries; fields that stand by themselves count.
+        """
+        arguments = {}
+        for name, default in self._defaults().items():
+            value = hyper_parameters.get(name, default)
+            if is_dataclass(default):
+                own = {f.name: hyper_parameters[f.name] for f in fields(default) if f.name in hyper_parameters}
+                value = {**plain(default), **plain(value), **own}
+            arguments[name] = value
+        return arguments
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
@@ -75,24 +87,34 @@ class CheckpointOptions:
         named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in left_out]
         return {parameter.name: parameter.default for parameter in named}
 
+    def _single(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments with each field of a group by itself."""
+        single = {}
+        for name, default in self._defaults().items():
+            single |= arguments[name] if is_dataclass(default) else {name: arguments[name]}
+        return single
+
     def _given(self) -> dict[str, Any]:
-        """Constructor arguments that are not the default, as they are in use."""
-        first = self.hparams_initial
-        return {
-            name: self.hparams[name]
-            for name, default in self._defaults().items()
-            if name in first and _plain(first[name]) != _plain(default)
-        }
+        """Constructor arguments and fields of groups that are not the default, as they are in use."""
+        used, first, default = (
+            self._single(self._arguments(values)) for values in (self.hparams, self.hparams_initial, {})
+        )
+        return {name: used[name] for name in used if _plain(first[name]) != _plain(default[name])}
 
     def _own_training_options(self) -> dict[str, Any]:
-        return {name: value for name, value in self._given().items() if name in self.TRAINING_OPTIONS}
+        names = set(self.TRAINING_OPTIONS)
+        for name, default in self._defaults().items():
+            if name in names and is_dataclass(default):
+                names |= {field.name for field in fields(default)}
+        return {name: value for name, value in self._given().items() if name in names}
 
     def _warn_of_overridden(self, stored: Mapping[str, Any]) -> None:
         """Name the arguments that the caller gave and the checkpoint overrides."""
+        stored, training = self._single(stored), self._own_training_options()
         differing = [
             f"{name}={value!r} (checkpoint: {stored[name]!r})"
             for name, value in self._given().items()
-            if name not in self.TRAINING_OPTIONS and _plain(value) != _plain(stored[name])
+            if name not in training and _plain(value) != _plain(stored[name])
         ]
         if differing:
             logger.warning(

@@ -29,6 +29,7 @@ from .arguments import as_pair
 from .checkpoint_options import CheckpointOptions
 from .data_config import input_normalization
 from .finished_fit import FinishedFit
+from .options import plain
 from .post_processing import CalibratedPostProcessor
 from .pre_processing import check_exportable, engine_resize, make_exact
 from .run_messages import RunMessages
@@ -78,9 +79,8 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         )
         # Plain values, and the size that is in use: what load_from_checkpoint builds the model from.
         self.hparams["image_size"] = list(self.input_size or size)
-        for name in self.WITHOUT_FILES:
-            if isinstance(self.hparams.get(name), Path):
-                self.hparams[name] = str(self.hparams[name])
+        for name, value in self.hparams.items():
+            self.hparams[name] = str(value) if isinstance(value, Path) else plain(value)
 
     @property
     def image_size(self) -> tuple[int, int]:

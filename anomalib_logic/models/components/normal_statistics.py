@@ -18,6 +18,7 @@ class NormalStatistics(nn.Module):
 
     Args:
         size: Number of quantities.
+        used: Which of them are measured; the others keep mean 0 and deviation 1. All by default.
 
     Attributes:
         mean: Mean of each quantity, shape ``(size,)``.
@@ -25,8 +26,9 @@ class NormalStatistics(nn.Module):
         measured: Whether the statistics were measured, a boolean scalar.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, used: Sequence[int] | None = None) -> None:
         super().__init__()
+        self.used = list(range(size)) if used is None else list(used)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
         self.register_buffer("measured", torch.tensor(False))
@@ -41,7 +43,7 @@ class NormalStatistics(nn.Module):
         """Collect count, mean and variance of a batch, on its device and without waiting for it.
 
         Args:
-            values: Tensors of shape ``(quantities, samples)``; together they have ``size`` quantities.
+            values: Tensors of shape ``(quantities, samples)``; together they have the quantities that are used.
         """
         moments = [torch.var_mean(value.detach().float(), dim=1, correction=0) for value in values]
         counts = [mean.new_full(mean.shape, value.shape[1]) for value, (_, mean) in zip(values, moments, strict=True)]
@@ -51,7 +53,7 @@ class NormalStatistics(nn.Module):
     @torch.no_grad()
     def finalize(self) -> None:
         """Turn what all processes collected into statistics and forget it; if that is nothing, the statistics stay."""
-        batches = torch.stack(self._batches).cpu() if self._batches else torch.zeros(1, 3, len(self.mean), device="cpu")
+        batches = torch.stack(self._batches).cpu() if self._batches else torch.zeros(1, 3, len(self.used), device="cpu")
         self.reset()
         # Double precision on the host only: MPS and Intel Arc have none.
         count, mean, variance = batches.double().unbind(dim=1)
@@ -64,8 +66,10 @@ class NormalStatistics(nn.Module):
         if bool((total > 0).all()):
             mean = first / total
             std = (second / total - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
-            self.mean.copy_(mean.float())
-            self.std.copy_(std.float())
+            for buffer, value in ((self.mean, mean), (self.std, std)):
+                values = buffer.cpu()  # where some devices have no indexed assignment
+                values[self.used] = value.float()
+                buffer.copy_(values)
             self.measured.fill_(True)
 
 
@@ -73,12 +77,12 @@ class MapNormalization(NormalStatistics):
     """Scale each of several error maps by its own mean and standard deviation over all positions."""
 
     def update(self, maps: Sequence[torch.Tensor]) -> None:
-        """Collect one batch: ``size`` maps of any shape with one value a position."""
+        """Collect one batch: the maps that are used, of any shape with one value a position."""
         self._collect([error.reshape(1, -1) for error in maps])
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Subtract each map's mean and divide by its standard deviation."""
-        return [(error - self.mean[i]) / self.std[i] for i, error in enumerate(maps)]
+        return [(error - self.mean[i]) / self.std[i] for i, error in zip(self.used, maps, strict=True)]
 
 
 class ChannelStandardization(NormalStatistics):

@@ -4,101 +4,73 @@
 """Anomaly map and image score of GLCF (paper section III-E2, equations 5 to 7)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import torch
-from anomalib.models.components import GaussianBlur2d
-from torch import nn
-from torch.nn import functional as F
 
-from anomalib_logic.models.components.arguments import check_choice
-from anomalib_logic.models.components.image_score import ImageScore, summarize
+from anomalib_logic.models.components.error_maps import MapFusion, position_distance
 from anomalib_logic.models.components.normal_statistics import MapNormalization
+from anomalib_logic.models.components.options import check_known, take
 from anomalib_logic.models.components.precision import full_precision
 
-Distance = Literal["mse", "cosine"]
-Branch = Literal["both", "local", "global"]
-Criterion = Literal["estimation", "correspondence"]
-TOP_SHARE = 0.02  # share of the map's positions that the image score "top" averages
+from .options import GlcfScoring
+
+Maps = Sequence[torch.Tensor | None] | None
 
 
-def position_distance(first: torch.Tensor, second: torch.Tensor, distance: Distance) -> torch.Tensor:
-    """Distance of two feature maps at each position (equation 5).
-
-    Args:
-        first, second: Maps, shape ``(N, C, H, W)``.
-        distance: ``"mse"``: squared difference, summed over channels. ``"cosine"``: one minus cosine similarity.
-
-    Returns:
-        Distances, shape ``(N, 1, H, W)``.
-    """
-    if distance == "mse":
-        return (first - second).square().sum(dim=1, keepdim=True)
-    return 1 - F.cosine_similarity(first, second, dim=1).unsqueeze(1)
-
-
-class AnomalyMapGenerator(nn.Module):
+class AnomalyMapGenerator(MapFusion):
     """Errors of both branches at all scales, normalised and fused to one map.
 
     Args:
         image_size: Height and width of the map in pixels.
-        branch: ``"both"``, ``"local"`` or ``"global"``.
-        criterion: What the global branch compares with the correspondence network's maps G_i: their estimates
-            (``"estimation"``) or the backbone's maps (``"correspondence"``, ablation of the paper's fig. 11a).
-        distance: ``"mse"`` or ``"cosine"``, a position.
-        scale_weights: Weights of the scales, strides 4, 8 and 16 (equation 7); 0 leaves a scale out.
-        branch_weights: Weights of the local and the global branch (equation 6).
-        sigma: Standard deviation of the Gaussian filter in pixels; 0 leaves it out.
-        image_score: ``"std"`` (the paper) or ``"max"`` of the map, or the mean of its ``"top"`` 2% (ours).
+        scoring: What is computed, see :class:`.options.GlcfScoring`.
+        **options: Single fields of it.
+
+    Attributes:
+        scales: Whether the errors at strides 4, 8 and 16 are computed.
+        branches: Whether the local and the global errors are computed.
 
     Raises:
         ValueError: If a choice is unknown, or weights are negative, of another number or all zero.
     """
 
-    def __init__(
-        self,
-        image_size: tuple[int, int],
-        branch: Branch = "both",
-        criterion: Criterion = "estimation",
-        distance: Distance = "mse",
-        scale_weights: Sequence[float] = (1.0, 2.0, 3.0),
-        branch_weights: Sequence[float] = (5.0, 1.0),
-        sigma: float = 4.0,
-        image_score: ImageScore = "std",
-    ) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.branch = check_choice("branch", branch, Branch)
-        self.criterion = check_choice("criterion", criterion, Criterion)
-        self.distance = check_choice("distance", distance, Distance)
-        self.image_score = check_choice("image_score", image_score, ImageScore)
-        self.scale_weights = _check_weights("scale_weights", scale_weights, 3)
-        branch_weights = _check_weights("branch_weights", branch_weights, 2)
-        self.branch_weights = {"both": branch_weights, "local": (1.0, 0.0), "global": (0.0, 1.0)}[branch]
-        self.normalization = MapNormalization(2 * len(self.scale_weights))
-        self.blur = GaussianBlur2d(sigma=sigma, channels=1) if sigma > 0 else nn.Identity()
+    def __init__(self, image_size: tuple[int, int], scoring: GlcfScoring | None = None, **options: Any) -> None:
+        scoring = take(GlcfScoring, scoring, options)
+        check_known(type(self).__name__, options)
+        super().__init__(image_size, scoring.sigma, scoring.image_score)
+        self.criterion = scoring.criterion
+        self.distance = scoring.distance
+        self.scale_weights = tuple(float(weight) for weight in scoring.scale_weights)
+        single = {"local": (1.0, 0.0), "global": (0.0, 1.0)}
+        self.branch_weights = single.get(scoring.branch, tuple(float(weight) for weight in scoring.branch_weights))
+        self.scales = tuple(weight > 0 for weight in self.scale_weights)
+        self.branches = tuple(weight > 0 for weight in self.branch_weights)
+        self.used = [
+            branch * len(self.scales) + scale
+            for branch in range(2)
+            for scale in range(len(self.scales))
+            if self.branches[branch] and self.scales[scale]
+        ]
+        self.normalization = MapNormalization(2 * len(self.scales), self.used)
 
     def errors(
-        self,
-        features: Sequence[torch.Tensor],
-        correspondence: Sequence[torch.Tensor],
-        local_estimate: Sequence[torch.Tensor],
-        global_estimate: Sequence[torch.Tensor],
+        self, features: Sequence[torch.Tensor], correspondence: Maps, local_estimate: Maps, global_estimate: Maps
     ) -> list[torch.Tensor]:
-        """Compute the error maps, local ones first (equation 5).
+        """Compute the error maps that count (equation 5).
 
         Args:
             features, correspondence, local_estimate, global_estimate: Maps F_i, G_i, E_l,i and E_g,i, shapes
-                ``(N, C_i, H_i, W_i)``.
+                ``(N, C_i, H_i, W_i)``; those that do not count may be ``None``.
 
         Returns:
-            Six maps, shapes ``(N, 1, H_i, W_i)``: local at strides 4, 8, 16, then global.
+            Maps, shapes ``(N, 1, H_i, W_i)``: local at strides 4, 8, 16, then global.
         """
         reference = global_estimate if self.criterion == "estimation" else features
-        pairs = [*zip(features, local_estimate, strict=True), *zip(correspondence, reference, strict=True)]
-        return [position_distance(first, second, self.distance) for first, second in pairs]
+        branches = ((features, local_estimate), (correspondence, reference))
+        pairs = [(branches[i // 3][0][i % 3], branches[i // 3][1][i % 3]) for i in self.used]
+        return [position_distance(first.float(), second.float(), self.distance) for first, second in pairs]
 
-    def forward(self, errors: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, errors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalise, fuse and smooth (equations 6 and 7).
 
         Args:
@@ -108,23 +80,11 @@ class AnomalyMapGenerator(nn.Module):
             Anomaly map, shape ``(N, 1, H, W)``, and image score, shape ``(N,)``.
         """
         with full_precision(errors[0].device):
-            return self._fuse(errors)
-
-    def _fuse(self, errors: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        scaled = self.normalization(errors)
-        scales = len(self.scale_weights)
-        local_weight, global_weight = self.branch_weights
-        fused = torch.zeros((), dtype=scaled[0].dtype, device=scaled[0].device)
-        for i, weight in enumerate(self.scale_weights):
-            scale = local_weight * scaled[i] + global_weight * scaled[scales + i]
-            fused = fused + weight * F.interpolate(scale, self.image_size, mode="bilinear", align_corners=False)
-        anomaly_map = self.blur(fused)
-        return anomaly_map, summarize(anomaly_map, self.image_score, TOP_SHARE)
-
-
-def _check_weights(name: str, weights: Sequence[float], number: int) -> tuple[float, ...]:
-    values = tuple(float(weight) for weight in weights)
-    if len(values) != number or min(values) < 0 or max(values) == 0:
-        msg = f"{name} must be {number} numbers, none negative and not all zero, got {list(weights)}"
-        raise ValueError(msg)
-    return values
+            scaled = dict(zip(self.used, self.normalization(errors), strict=True))
+            scales = [i for i, counts in enumerate(self.scales) if counts]
+            weights = [weight for weight in self.branch_weights if weight > 0]
+            first = self.branches.index(True) * len(self.scales)
+            fused = [weights[0] * scaled[first + i] for i in scales]
+            if all(self.branches):
+                fused = [one + weights[1] * scaled[3 + i] for one, i in zip(fused, scales, strict=True)]
+            return super().forward(fused, [self.scale_weights[i] for i in scales])

@@ -4,17 +4,16 @@
 """Semantic bottleneck of GLCF: multi-scale patch embedding and semantic aggregation (paper section III-B)."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from timm.layers import PatchEmbed, trunc_normal_
+from timm.layers import PatchEmbed
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block
 from torch import nn
 
 from anomalib_logic.models.components.arguments import check_choice
+from anomalib_logic.models.components.blocks import check_width, learned_tokens, to_map, transformer
 
-Structure = Literal["pss", "pgs", "ps", "none"]
+from .options import Structure
 
 
 class MultiScalePatchEmbedding(nn.Module):
@@ -65,32 +64,29 @@ class SemanticAggregation(nn.Module):
         ValueError: If ``structure`` is unknown or ``width`` does not divide.
     """
 
-    def __init__(
-        self, grid: tuple[int, int], width: int = 240, depth: int = 6, heads: int = 6, structure: Structure = "pss"
-    ) -> None:
+    def __init__(self, grid: tuple[int, int], width: int, depth: int, heads: int, structure: Structure) -> None:
         super().__init__()
-        if width % 4 or width % heads:
-            msg = f"width must be a multiple of 4 and of the {heads} heads, got {width}"
-            raise ValueError(msg)
         self.structure = check_choice("structure", structure, Structure)
+        check_width(width, heads)
         self.length = grid[0] * grid[1]
         self.register_buffer("position", build_sincos2d_pos_embed(list(grid), dim=width)[None], persistent=False)
         if structure != "none":
-            self.encoder_tokens = _tokens(1 if structure == "pgs" else self.length, width)
-            self.global_decoder = _transformer(depth, width, heads)
+            self.encoder_tokens = learned_tokens(1 if structure == "pgs" else self.length, width)
+            self.global_decoder = transformer(depth, width, heads)
         if structure in ("pgs", "pss"):
-            self.decoder_tokens = _tokens(self.length, width)
-        self.encoder = _transformer(depth, width, heads)
-        self.patch_decoder = _transformer(depth, width, heads)
+            self.decoder_tokens = learned_tokens(self.length, width)
+        self.encoder = transformer(depth, width, heads)
+        self.patch_decoder = transformer(depth, width, heads)
 
-    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, patches: torch.Tensor, with_global: bool = True) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Aggregate.
 
         Args:
             patches: Patch tokens, shape ``(N, L, D)``.
+            with_global: Compute z_g.
 
         Returns:
-            Global semantic representation z_g and preserved patch representation z_p, each ``(N, L, D)``.
+            Global semantic representation z_g, or ``None``, and preserved patch representation z_p, each ``(N, L, D)``.
         """
         patches = patches + self.position
         if self.structure == "none":
@@ -101,6 +97,8 @@ class SemanticAggregation(nn.Module):
             semantic = semantic + self.position
         encoded = self.encoder(torch.cat([patches, semantic.expand(patches.shape[0], -1, -1)], dim=1))
         patches, semantic = encoded[:, : self.length], encoded[:, self.length :]
+        if not with_global:
+            return None, self.patch_decoder(patches)
         if self.structure != "ps":
             fresh = (self.decoder_tokens + self.position).expand(patches.shape[0], -1, -1)
             semantic = torch.cat([semantic, fresh], dim=1)
@@ -122,11 +120,11 @@ class SemanticBottleneck(nn.Module):
         self,
         channels: Sequence[int],
         grid: tuple[int, int],
-        width: int = 240,
-        depth: int = 6,
-        heads: int = 6,
-        structure: Structure = "pss",
-        multi_scale: bool = True,
+        width: int,
+        depth: int,
+        heads: int,
+        structure: Structure,
+        multi_scale: bool,
     ) -> None:
         super().__init__()
         self.scales = len(channels) if multi_scale else 1
@@ -137,29 +135,28 @@ class SemanticBottleneck(nn.Module):
         self.global_projection = nn.Linear(width, channels[-1])
         self.patch_projection = nn.Linear(width, channels[-1])
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, maps: Sequence[torch.Tensor], with_global: bool = True
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Compute the two representations.
 
         Args:
             maps: Maps at strides 8, 16 and 32, shapes ``(N, C_i, H_i, W_i)``.
+            with_global: Compute z_g.
 
         Returns:
-            z_g and z_p, each of the stride-32 map's shape ``(N, C, h, w)``.
+            z_g, or ``None``, and z_p, each of the stride-32 map's shape ``(N, C, h, w)``.
         """
-        semantic, patches = self.aggregation(self.embedding(maps[-self.scales :]))
-        return (
-            self._to_map(self.global_projection(semantic)),
-            self._to_map(self.patch_projection(patches)),
-        )
+        semantic, patches = self.aggregation(self.embedding(maps[-self.scales :]), with_global)
+        z_p = to_map(self.patch_projection(patches), self.grid)
+        if not with_global:
+            return None, z_p
+        return to_map(self.global_projection(semantic), self.grid), z_p
 
-    def _to_map(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
-
-
-def _tokens(number: int, width: int) -> nn.Parameter:
-    return nn.Parameter(trunc_normal_(torch.empty(1, number, width), std=0.02))
-
-
-def _transformer(depth: int, width: int, heads: int) -> nn.Sequential:
-    blocks = [Block(width, heads, qkv_bias=True) for _ in range(depth)]
-    return nn.Sequential(*blocks, nn.LayerNorm(width))
+    def freeze_global(self) -> None:
+        """Let nothing be trained that only z_g needs."""
+        for module in (self.global_projection, getattr(self.aggregation, "global_decoder", None)):
+            if module is not None:
+                module.requires_grad_(False)
+        if hasattr(self.aggregation, "decoder_tokens"):
+            self.aggregation.decoder_tokens.requires_grad_(False)

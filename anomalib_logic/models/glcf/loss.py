@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice
-
-from .anomaly_map import Distance
+from anomalib_logic.models.components.error_maps import Distance
 
 
 class GlcfLoss(nn.Module):
@@ -23,49 +22,42 @@ class GlcfLoss(nn.Module):
     Args:
         distance: ``"mse"`` or ``"cosine"``.
         weights: Weights of the correspondence, the local and the global term (equation 4).
-        detach_target: Treat the correspondence network's maps as constants in the global term.
 
     Raises:
         ValueError: If ``distance`` is unknown.
     """
 
-    def __init__(
-        self,
-        distance: Distance = "mse",
-        weights: Sequence[float] = (1.0, 1.0, 1.0),
-        detach_target: bool = False,
-    ) -> None:
+    def __init__(self, distance: Distance, weights: Sequence[float]) -> None:
         super().__init__()
         self.distance = check_choice("distance", distance, Distance)
-        self.weights = tuple(weights)
-        self.detach_target = detach_target
+        self.weights = dict(zip(("correspondence", "local", "global"), weights, strict=True))
 
     def forward(
         self,
         features: Sequence[torch.Tensor],
-        correspondence: Sequence[torch.Tensor],
-        local_estimate: Sequence[torch.Tensor],
-        global_estimate: Sequence[torch.Tensor],
+        correspondence: Sequence[torch.Tensor] | None,
+        local_estimate: Sequence[torch.Tensor] | None,
+        global_estimate: Sequence[torch.Tensor] | None,
     ) -> dict[str, torch.Tensor]:
         """Compute the loss terms.
 
         Args:
             features: Maps F_i of the frozen backbone, shapes ``(N, C_i, H_i, W_i)``.
-            correspondence: Maps G_i of the same shapes.
-            local_estimate: Maps E_l,i of the same shapes.
-            global_estimate: Maps E_g,i of the same shapes.
+            correspondence: Maps G_i of the same shapes, or ``None`` where that network is not trained.
+            local_estimate: Maps E_l,i, likewise.
+            global_estimate: Maps E_g,i, likewise.
 
         Returns:
-            Scalars ``loss``, ``loss_correspondence``, ``loss_local`` and ``loss_global``.
+            Scalars: ``loss``, and of ``loss_correspondence``, ``loss_local`` and ``loss_global`` those that there are.
         """
-        target = [g.detach() for g in correspondence] if self.detach_target else correspondence
-        terms = {
-            "loss_correspondence": self._sum(correspondence, features),
-            "loss_local": self._sum(local_estimate, features),
-            "loss_global": self._sum(global_estimate, target),
+        pairs = {
+            "correspondence": (correspondence, features),
+            "local": (local_estimate, features),
+            "global": (global_estimate, correspondence),
         }
-        total = sum(weight * term for weight, term in zip(self.weights, terms.values(), strict=True))
-        return {"loss": total, **terms}
+        terms = {name: self._sum(*pair) for name, pair in pairs.items() if pair[0] is not None}
+        total = sum(self.weights[name] * term for name, term in terms.items())
+        return {"loss": total, **{f"loss_{name}": term for name, term in terms.items()}}
 
     def _sum(self, first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack([self._discrepancy(a, b) for a, b in zip(first, second, strict=True)]).sum()

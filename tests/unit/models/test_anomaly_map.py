@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from anomalib_logic.models.glcf.anomaly_map import AnomalyMapGenerator, position_distance
+from anomalib_logic.models.components.error_maps import position_distance
+from anomalib_logic.models.glcf.anomaly_map import AnomalyMapGenerator
 
 SIZE = (64, 96)
 SCALES = [(16, 24), (8, 12), (4, 6)]
@@ -21,8 +22,10 @@ def generator_without_blur(**arguments):
     return AnomalyMapGenerator(SIZE, sigma=0, **arguments)
 
 
-def constant_errors(values):
-    return [torch.full((1, 1, *scale), float(v)) for scale, v in zip(SCALES * 2, values, strict=True)]
+def constant_errors(values, used=range(6)):
+    """Of local and global errors at strides 4, 8 and 16, those that are used."""
+    errors = [torch.full((1, 1, *scale), float(v)) for scale, v in zip(SCALES * 2, values, strict=True)]
+    return [errors[i] for i in used]
 
 
 def test_squared_distance_is_summed_over_channels():
@@ -44,7 +47,8 @@ def test_scales_weigh_one_two_three_and_branches_five_to_one():
 
 @pytest.mark.parametrize(("branch", "expected"), [("local", 1 + 2 + 3), ("global", 7 * (1 + 2 + 3))])
 def test_single_branch_ignores_the_other(branch, expected):
-    anomaly_map, _ = generator_without_blur(branch=branch)(constant_errors([1, 1, 1, 7, 7, 7]))
+    generator = generator_without_blur(branch=branch)
+    anomaly_map, _ = generator(constant_errors([1, 1, 1, 7, 7, 7], generator.used))
     assert anomaly_map.mean().item() == pytest.approx(expected)
 
 
@@ -52,7 +56,7 @@ def test_each_error_map_is_normalised_by_its_own_statistics():
     generator = generator_without_blur(scale_weights=(1, 0, 0), branch_weights=(1, 1))
     generator.normalization.mean[:] = torch.tensor([1.0, 0, 0, 5.0, 0, 0])
     generator.normalization.std[:] = torch.tensor([2.0, 1, 1, 10.0, 1, 1])
-    anomaly_map, _ = generator(constant_errors([7, 0, 0, 25, 0, 0]))
+    anomaly_map, _ = generator(constant_errors([7, 0, 0, 25, 0, 0], [0, 3]))
     assert anomaly_map.mean().item() == pytest.approx((7 - 1) / 2 + (25 - 5) / 10)
 
 
@@ -86,6 +90,31 @@ def test_global_errors_compare_with_estimates_or_with_the_backbone():
     against_backbone = generator_without_blur(criterion="correspondence").errors(*maps)[3]
     torch.testing.assert_close(estimation, (correspondence[0] - global_[0]).square().sum(1, keepdim=True))
     torch.testing.assert_close(against_backbone, (correspondence[0] - features[0]).square().sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "used"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"branch": "local"}, [0, 1, 2]),
+        ({"branch": "global", "scale_weights": (0, 1, 2)}, [4, 5]),
+        ({"scale_weights": (1, 0, 0)}, [0, 3]),
+        ({"branch_weights": (1, 0), "scale_weights": (0, 0, 1)}, [2]),
+    ],
+    ids=str,
+)
+def test_errors_without_weight_are_neither_computed_nor_measured(arguments, used):
+    shapes = [(1, c, *scale) for c, scale in zip((2, 3, 4), SCALES, strict=True)]
+    maps = [[torch.randn(s) for s in shapes] for _ in range(4)]
+    generator = generator_without_blur(**arguments)
+    errors = generator.errors(*maps)
+    generator.normalization.update(errors)
+    generator.normalization.finalize()
+    assert generator.used == used
+    assert generator.normalization.std.ne(1).nonzero().flatten().tolist() == used
+    for i, error in zip(used, errors, strict=True):
+        first, second = ((maps[0], maps[2]), (maps[1], maps[3]))[i // 3]
+        torch.testing.assert_close(error, (first[i % 3] - second[i % 3]).square().sum(1, keepdim=True))
 
 
 def test_mixed_precision_does_not_coarsen_the_score():

@@ -78,7 +78,7 @@ def test_unknown_structure_is_refused_with_the_choices():
 
 def test_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="width must be a multiple of 4 and of the 3 heads, got 16"):
-        SemanticAggregation(GRID, width=16, heads=3)
+        SemanticAggregation(GRID, width=16, depth=1, heads=3, structure="pss")
 
 
 def test_patch_embedding_adds_the_scales():
@@ -91,7 +91,7 @@ def test_patch_embedding_adds_the_scales():
 @pytest.mark.parametrize("multi_scale", [True, False])
 def test_shallow_maps_matter_only_with_multi_scale_embedding(multi_scale):
     torch.manual_seed(0)
-    bottleneck = SemanticBottleneck([2, 3, 5], GRID, width=16, depth=1, heads=2, multi_scale=multi_scale).eval()
+    bottleneck = SemanticBottleneck([2, 3, 5], GRID, 16, 1, 2, structure="pss", multi_scale=multi_scale).eval()
     maps = [torch.randn(1, 2, 8, 12), torch.randn(1, 3, 4, 6), torch.randn(1, 5, 2, 3)]
     before = bottleneck(maps)[1]
     after = bottleneck([maps[0] + 1, *maps[1:]])[1]
@@ -99,6 +99,15 @@ def test_shallow_maps_matter_only_with_multi_scale_embedding(multi_scale):
 
 
 def test_representations_have_the_deepest_maps_shape():
-    bottleneck = SemanticBottleneck([2, 3, 5], GRID, width=16, depth=1, heads=2)
+    bottleneck = SemanticBottleneck([2, 3, 5], GRID, 16, 1, 2, structure="pss", multi_scale=True)
     maps = [torch.randn(2, 2, 8, 12), torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)]
     assert [z.shape for z in bottleneck(maps)] == [(2, 5, 2, 3)] * 2
+
+
+@pytest.mark.parametrize("structure", get_args(Structure))
+def test_patch_representation_is_the_same_without_the_global_one(structure):
+    bottleneck = SemanticBottleneck([2, 3, 5], GRID, 16, 1, 2, structure=structure, multi_scale=True).eval()
+    maps = [torch.randn(2, 2, 8, 12), torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)]
+    nothing, patches = bottleneck(maps, with_global=False)
+    assert nothing is None
+    assert torch.equal(patches, bottleneck(maps)[1])

@@ -107,7 +107,7 @@ def test_resumed_training_takes_the_callers_learning_rate_and_the_checkpoints_ne
     )
     assert model.learning_rate == 0.5
     assert model.model.anomaly_map_generator.image_score == "max"
-    assert model.hparams["structure"] == "ps"
+    assert model.hparams["networks"]["structure"] == "ps"
 
 
 def test_pre_processor_that_the_checkpoint_lacks_is_not_used(tmp_path, data, small):
@@ -130,3 +130,17 @@ def test_missing_pre_processor_is_said(tmp_path, data, small, caplog):
     with caplog.at_level(logging.WARNING):
         engine(tmp_path).test(Glcf(**small, pre_processor=False), datamodule=data, ckpt_path=path)
     assert "this one has none (pre_processor=False)" in caplog.text
+
+
+def test_checkpoint_with_ungrouped_hyper_parameters_is_loaded(tmp_path, data, small):
+    """As the first version of this package wrote them: each option by itself."""
+    path, (scores, maps) = trained(Glcf(**small, structure="ps", image_score="max", sigma=2.0), data, tmp_path)
+    content = torch.load(path, weights_only=True)
+    stored = content["hyper_parameters"]
+    for group in ("networks", "scoring", "training"):
+        stored |= stored.pop(group)
+    torch.save(content, path)
+    found_scores, found_maps = predicted(engine(tmp_path), Glcf(**small), data, ckpt_path=path)
+    torch.testing.assert_close(found_scores, scores, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found_maps, maps, rtol=1e-5, atol=1e-6)
+    assert Glcf.load_from_checkpoint(path).hparams["networks"]["structure"] == "ps"

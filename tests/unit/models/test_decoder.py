@@ -4,7 +4,8 @@
 import pytest
 import torch
 
-from anomalib_logic.models.glcf.decoder import DualUpSample, PyramidDecoder
+from anomalib_logic.models.components.blocks import DualUpSample
+from anomalib_logic.models.glcf.decoder import PyramidDecoder
 from anomalib_logic.models.glcf.torch_model import GlcfModel
 
 
@@ -22,7 +23,7 @@ def test_dual_up_sample_merges_both_branches():
 @pytest.mark.parametrize(("block", "channels"), [("convolution", [4, 6, 8, 10]), ("swin", [8, 16, 32, 64])])
 @pytest.mark.parametrize("widths", [None, [32, 32, 64, 64]])
 def test_outputs_have_the_backbones_channels_at_strides_4_8_and_16(block, channels, widths):
-    decoder = PyramidDecoder(channels, (2, 3), block, widths=widths)
+    decoder = PyramidDecoder(channels, (2, 3), block, (2, 2, 2, 2), widths)
     outputs = decoder(torch.randn(2, channels[-1], 2, 3))
     assert [tuple(o.shape) for o in outputs] == [
         (2, channels[0], 16, 24),
@@ -44,3 +45,16 @@ def test_convolution_backbone_gets_residual_convolution_stages():
 def test_wrong_number_of_depths_is_refused():
     with pytest.raises(ValueError, match=r"decoder_depths must be 4 numbers.*got \[1, 2\]"):
         GlcfModel((64, 64), "resnet18", pre_trained=False, decoder_depths=[1, 2])
+
+
+@pytest.mark.parametrize("scales", [(True, False, True), (False, True, False), (False, False, True)])
+def test_only_wanted_scales_are_decoded_and_are_the_same(scales):
+    decoder = PyramidDecoder([4, 6, 8, 10], (2, 3), "convolution", (1, 1, 1, 1)).eval()
+    ran = []
+    for i, stage in enumerate(decoder.stages):
+        stage.register_forward_hook(lambda *_, i=i: ran.append(i))
+    representation = torch.randn(1, 10, 2, 3)
+    outputs = decoder(representation, scales)
+    assert ran == list(range(4 - scales.index(True)))  # stages at strides 32, 16, 8 and 4
+    for output, wanted, expected in zip(outputs, scales, decoder(representation), strict=True):
+        assert torch.equal(output, expected) if wanted else output is None

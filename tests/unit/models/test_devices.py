@@ -66,9 +66,9 @@ def test_glcf_trains_and_scores_without_float64_on_the_device(small):
         model.standardization.finalize()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
         maps = model.train()(pictures)
-        GlcfLoss()(*maps)["loss"].backward()
+        GlcfLoss("mse", (1.0, 1.0, 1.0))(*maps)["loss"].backward()
         optimizer.step()
-        normalization = model.anomaly_map_generator.normalization
+        normalization = model.normalization
         normalization.update(model.errors(maps))
         normalization.finalize()
         with torch.no_grad():

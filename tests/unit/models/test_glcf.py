@@ -17,6 +17,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torchvision.transforms.v2 import ColorJitter, Resize
 
 from anomalib_logic import Glcf
+from anomalib_logic.models.glcf.loss import GlcfLoss
+from anomalib_logic.models.glcf.options import GlcfNetworks, GlcfScoring, GlcfTraining
 
 from .conftest import write_squares
 
@@ -260,12 +262,62 @@ def test_trainers_gradient_clipping_has_precedence(tmp_path, folder, small, trai
         ({"image_size": [64, 64, 64]}, "image_size must be one number or two"),
         ({"structure": "abc"}, r"structure must be one of \('pss', 'pgs', 'ps', 'none'\), got 'abc'"),
         ({"statistics": "test"}, r"statistics must be one of \('training', 'validation'\), got 'test'"),
+        ({"sigma": -1.0}, "sigma must not be negative, got -1.0"),
+        ({"feature_noise": -0.5}, "feature_noise must not be negative, got -0.5"),
+        ({"loss_weights": (1, 1)}, r"loss_weights must be 3 numbers.*got \[1, 1\]"),
         ({"schedule": "step"}, r"schedule must be one of \('cosine', 'constant'\), got 'step'"),
     ],
 )
 def test_argument_out_of_range_is_refused_by_name(small, arguments, message):
     with pytest.raises(ValueError, match=message):
         Glcf(**{**small, **arguments})
+
+
+def test_options_are_the_same_in_a_group_in_a_mapping_and_by_themselves(small):
+    by_itself = Glcf(**small, structure="ps", learning_rate=0.5, sigma=2.0)
+    mapping = Glcf(**small, networks={"structure": "ps"}, training={"learning_rate": 0.5}, scoring={"sigma": 2.0})
+    group = Glcf(
+        **small,
+        networks=GlcfNetworks(structure="ps"),
+        training=GlcfTraining(learning_rate=0.5),
+        scoring=GlcfScoring(sigma=2.0),
+    )
+    assert by_itself.hparams == mapping.hparams == group.hparams
+    assert group.hparams["networks"]["structure"] == "ps"
+    assert group.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"structur": "ps"}, "Glcf has no option 'structur'; it has .*structure"),
+        ({"networks": {"dept": 1}}, "GlcfNetworks has no option 'dept'; it has structure, .*depth"),
+    ],
+)
+def test_unknown_option_is_refused_with_those_there_are(small, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        Glcf(**small, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("branch", "unused"),
+    [
+        ("local", ("correspondence_network", "global_estimation_network", "bottleneck.global_projection")),
+        ("global", ("local_estimation_network",)),
+    ],
+)
+def test_networks_of_a_branch_that_is_left_out_neither_train_nor_run(tmp_path, folder, small, branch, unused):
+    model = Glcf(**small, branch=branch).model
+    for name in unused:
+        module = model.get_submodule(name)
+        module.register_forward_hook(lambda *_, name=name: pytest.fail(f"{name} runs"))
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+    images = torch.rand(2, 3, 64, 96)
+    loss = GlcfLoss("mse", (1.0, 1.0, 1.0))(*model.train()(images))["loss"]
+    loss.backward()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained)
+    assert torch.isfinite(model.eval()(images).pred_score).all()
 
 
 def test_wrong_choice_is_refused_before_a_download_is_tried():

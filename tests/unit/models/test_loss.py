@@ -7,6 +7,7 @@ import torch
 
 from anomalib_logic.models.glcf.loss import GlcfLoss
 
+ONES = (1.0, 1.0, 1.0)
 SHAPES = [(2, 3, 8, 8), (2, 5, 4, 4), (2, 7, 2, 2)]
 
 
@@ -36,23 +37,29 @@ def test_terms_equal_an_independent_computation(maps, distance, reference):
         "loss_local": sum(reference(e, f) for e, f in zip(local, features, strict=True)),
         "loss_global": sum(reference(e, g) for e, g in zip(global_, correspondence, strict=True)),
     }
-    terms = GlcfLoss(distance)(*maps)
+    terms = GlcfLoss(distance, ONES)(*maps)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, rel=1e-5)
     assert terms["loss"].item() == pytest.approx(sum(expected.values()), rel=1e-5)
 
 
 def test_weights_scale_the_terms(maps):
-    plain, weighted = GlcfLoss()(*maps), GlcfLoss(weights=(0.5, 2.0, 3.0))(*maps)
+    plain, weighted = GlcfLoss("mse", ONES)(*maps), GlcfLoss("mse", (0.5, 2.0, 3.0))(*maps)
     expected = 0.5 * plain["loss_correspondence"] + 2 * plain["loss_local"] + 3 * plain["loss_global"]
     torch.testing.assert_close(weighted["loss"], expected)
 
 
 def test_equal_maps_cost_nothing(maps):
     for distance in ("mse", "cosine"):
-        assert GlcfLoss(distance)(maps[0], maps[0], maps[0], maps[0])["loss"].item() == pytest.approx(0, abs=1e-5)
+        assert GlcfLoss(distance, ONES)(maps[0], maps[0], maps[0], maps[0])["loss"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_unknown_distance_is_refused_with_the_choices():
     with pytest.raises(ValueError, match=r"distance must be one of \('mse', 'cosine'\), got 'l1'"):
-        GlcfLoss("l1")
+        GlcfLoss("l1", ONES)
+
+
+def test_network_that_does_not_run_has_no_term(maps):
+    terms = GlcfLoss("mse", ONES)(maps[0], None, maps[2], None)
+    assert set(terms) == {"loss", "loss_local"}
+    assert terms["loss"].item() == pytest.approx(GlcfLoss("mse", ONES)(*maps)["loss_local"].item())

@@ -1,0 +1,72 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Constructor arguments in groups: frozen dataclasses, whose fields can also be given by themselves.
+
+A model takes a few groups, such as ``networks`` and ``training``. ``Glcf(networks={"depth": 2})``,
+``Glcf(networks=GlcfNetworks(depth=2))`` and ``Glcf(depth=2)`` are the same, on the command line and in configurations
+too. So a default is stated once, in its group.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any, TypedDict, TypeVar, get_type_hints
+
+from typing_extensions import NotRequired
+
+Group = TypeVar("Group")
+
+
+def names_of(*groups: type) -> Any:
+    """Make the type of ``**options``, all of whose keys may be left out: the fields of some groups.
+
+    Args:
+        groups: Dataclasses, no two of which have a field of the same name.
+    """
+    annotations: dict[str, Any] = {}
+    for group in groups:
+        hints = get_type_hints(group)
+        annotations |= {field.name: NotRequired[hints[field.name]] for field in fields(group)}
+    return TypedDict("Options", annotations)
+
+
+def take(group: type[Group], given: Any, options: dict[str, Any]) -> Group:
+    """Take a group's options out of ``options``.
+
+    Args:
+        group: The dataclass.
+        given: An instance, a mapping of some of its fields, or ``None`` for the defaults.
+        options: Fields that were given by themselves, which count; those of this group are removed.
+
+    Raises:
+        TypeError: If a mapping has a key that is no field; the message names it and the fields.
+    """
+    known = [field.name for field in fields(group)]
+    own = {name: options.pop(name) for name in known if name in options}
+    if isinstance(given, group):
+        return replace(given, **own)
+    values = dict(plain(given) or {})
+    check_known(group.__name__, values, known)
+    return group(**{**values, **own})
+
+
+def check_known(owner: str, options: Mapping[str, Any], known: list[str] | None = None) -> None:
+    """Refuse options that are not known.
+
+    Args:
+        owner: Name of the class that has the options, for the message.
+        options: What was given.
+        known: Names of those that are known; none by default.
+
+    Raises:
+        TypeError: The message names the first one, and those that are known.
+    """
+    for name in options:
+        if name not in (known or ()):
+            msg = f"{owner} has no option '{name}'" + (f"; it has {', '.join(known)}" if known else "")
+            raise TypeError(msg)
+
+
+def plain(value: Any) -> Any:
+    """A group as a dictionary; any other value as it is."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -1,0 +1,125 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Constructor arguments of GLCF, in groups."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from anomalib_logic.models.components.arguments import check_choice, check_not_negative, check_weights
+from anomalib_logic.models.components.error_maps import Distance
+from anomalib_logic.models.components.image_score import ImageScore
+from anomalib_logic.models.components.trained_model import Training
+
+Structure = Literal["pss", "pgs", "ps", "none"]
+Branch = Literal["both", "local", "global"]
+Criterion = Literal["estimation", "correspondence"]
+
+
+@dataclass(frozen=True)
+class GlcfNetworks:
+    """Networks of GLCF.
+
+    Args:
+        structure: Semantic aggregation: ``"pss"``, ``"pgs"``, ``"ps"`` or ``"none"`` (section III-B2).
+        multi_scale: Embed three scales in the bottleneck, not only the deepest (section III-B1).
+        standardize_features: Scale each channel of the backbone's maps to mean 0 and standard deviation 1 over the
+            normal training images, so that no channel dominates the distance (ours).
+        width: Width of the bottleneck's tokens.
+        depth: Transformer blocks of the bottleneck's encoder and of each of its decoders.
+        heads: Attention heads of the bottleneck.
+        decoder_depths: Blocks of the decoders' stages at strides 32, 16, 8 and 4. By default a Swin backbone's depths
+            in reverse, and two residual blocks a stage for other backbones.
+        decoder_widths: Channels of the decoders' stages at strides 4, 8, 16 and 32; the backbone's by default.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names it, its value and the remedy.
+    """
+
+    structure: Structure = "pss"
+    multi_scale: bool = True
+    standardize_features: bool = True
+    width: int = 240
+    depth: int = 6
+    heads: int = 6
+    decoder_depths: Sequence[int] | None = None
+    decoder_widths: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        check_choice("structure", self.structure, Structure)
+        depths = self.decoder_depths
+        if depths is not None and (len(depths) != 4 or min(depths) < 0):
+            msg = f"decoder_depths must be 4 numbers, those of the stages at strides 32, 16, 8 and 4, got {depths}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class GlcfScoring:
+    """Anomaly map and image score of GLCF.
+
+    Args:
+        branch: ``"both"``, ``"local"`` or ``"global"`` errors; ``"local"`` suits textures (section IV-C1). The networks
+            of a branch that is left out are neither trained nor run.
+        criterion: What the global branch compares with the correspondence network's maps: their ``"estimation"``, or
+            the backbone's maps, ``"correspondence"`` (section IV-D2, fig. 11a).
+        distance: ``"mse"`` or ``"cosine"``, of the loss and of the error maps.
+        scale_weights: Weights of the error maps at strides 4, 8 and 16 (equation 7); one of weight 0 is not computed.
+        branch_weights: Weights of the local and the global error (equation 6).
+        sigma: Standard deviation of the anomaly map's Gaussian filter in pixels; 0 leaves it out.
+        image_score: ``"std"`` (the paper) or ``"max"`` of the anomaly map, or the mean of its ``"top"`` 2% (ours).
+
+    Raises:
+        ValueError: If a choice is unknown, or weights are negative, of another number or all zero.
+    """
+
+    branch: Branch = "both"
+    criterion: Criterion = "estimation"
+    distance: Distance = "mse"
+    scale_weights: Sequence[float] = (1.0, 2.0, 3.0)
+    branch_weights: Sequence[float] = (5.0, 1.0)
+    sigma: float = 4.0
+    image_score: ImageScore = "std"
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        check_choice("branch", self.branch, Branch)
+        check_choice("criterion", self.criterion, Criterion)
+        check_choice("distance", self.distance, Distance)
+        check_choice("image_score", self.image_score, ImageScore)
+        check_weights("scale_weights", self.scale_weights, 3)
+        check_weights("branch_weights", self.branch_weights, 2)
+        check_not_negative("sigma", self.sigma)
+
+
+@dataclass(frozen=True)
+class GlcfTraining(Training):
+    """How GLCF is trained.
+
+    Args:
+        feature_noise: Standard deviation of the noise that is added to the bottleneck's input in training, in units of
+            the (standardised) maps, against overfitting (ours); 0 for the paper's method. The targets stay clean.
+        loss_weights: Weights of the correspondence, the local and the global loss term (equation 4).
+        optimizer: Name of an optimiser in ``timm.optim``.
+        learning_rate: Learning rate (its peak with ``schedule="cosine"``).
+        weight_decay: Weight decay; biases and norms have none.
+        schedule: ``"cosine"`` (after 5% of warm-up) or ``"constant"``.
+        gradient_clip: Largest norm of the gradient, unless the trainer's ``gradient_clip_val`` is set.
+        max_epochs: Epochs of training where the trainer sets no length.
+        statistics: Normal images whose errors' mean and standard deviation normalise the error maps: those of the
+            ``"training"`` set (the paper) or of the ``"validation"`` set (ours), which a network that knows its few
+            training images by heart needs: on them its global errors are far below those on new normal images.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    feature_noise: float = 0.5
+    loss_weights: Sequence[float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        check_not_negative("feature_noise", self.feature_noise)
+        check_weights("loss_weights", self.loss_weights, 3)
