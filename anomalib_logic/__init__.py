@@ -17,7 +17,7 @@ from .registration import register
 if TYPE_CHECKING:
     from .data import DigitAnatomy, LocoScenes, MVTecLoco
     from .metrics import AnomalyMapWriter, AUsPRO, LocoAUROC, LocoEvaluator
-    from .models import Glcf, SamLad
+    from .models import Glcf, Lgfdr, SamLad
     from .models.components.post_processing import CalibratedPostProcessor
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "CalibratedPostProcessor",
     "DigitAnatomy",
     "Glcf",
+    "Lgfdr",
     "LocoAUROC",
     "LocoEvaluator",
     "LocoScenes",
@@ -40,6 +41,7 @@ _HOMES = {
     "CalibratedPostProcessor": ".models.components.post_processing",
     "DigitAnatomy": ".data",
     "Glcf": ".models",
+    "Lgfdr": ".models",
     "LocoAUROC": ".metrics",
     "LocoEvaluator": ".metrics",
     "LocoScenes": ".data",

@@ -4,6 +4,7 @@
 """Logical anomaly detection models."""
 
 from .glcf import Glcf
+from .lgfdr import Lgfdr
 from .sam_lad import SamLad
 
-__all__ = ["Glcf", "SamLad"]
+__all__ = ["Glcf", "Lgfdr", "SamLad"]

@@ -29,7 +29,7 @@ from PIL import Image
 from settings import BACKBONE, NARROW, arguments_of
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
-from anomalib_logic import Glcf, MVTecLoco, SamLad
+from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.metrics.protocol import image_auroc
 from anomalib_logic.models.components.backbone import describe_backbone, load_weights
@@ -56,6 +56,11 @@ def glcf(weights: Path, image_size: int, options: dict[str, Any], backbone: str 
 def samlad(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
     """SAM-LAD with the benchmark's settings."""
     return SamLad(**{**SAM_LAD, **_ours(weights, image_size, backbone), **options})
+
+
+def lgfdr(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
+    """LGFDR with its defaults."""
+    return Lgfdr(**{**_ours(weights, image_size, backbone), **options})
 
 
 def _ours(weights: Path, image_size: int, backbone: str) -> dict[str, Any]:
@@ -98,6 +103,7 @@ def shifted(image_size: int, shift: int) -> Transform:
 
 MODELS: dict[str, Callable[[Path, int, dict[str, Any], str], AnomalibModule]] = {
     "glcf": glcf,
+    "lgfdr": lgfdr,
     "padim": padim,
     "patchcore": patchcore,
     "samlad": samlad,

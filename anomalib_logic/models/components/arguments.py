@@ -37,26 +37,14 @@ def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     return values
 
 
-def check_least(name: str, value: int, least: int) -> int:
+def check_least(name: str, value: float, least: float) -> float:
     """Return ``value`` if it is not below ``least``.
 
     Raises:
         ValueError: If it is; the message names the argument.
     """
-    if value < least:
+    if not value >= least:
         msg = f"{name} must be at least {least}, got {value}"
-        raise ValueError(msg)
-    return value
-
-
-def check_not_negative(name: str, value: float) -> float:
-    """Return ``value`` if it is 0 or more.
-
-    Raises:
-        ValueError: If it is not; the message names the argument.
-    """
-    if not value >= 0:
-        msg = f"{name} must not be negative, got {value}"
         raise ValueError(msg)
     return value
 

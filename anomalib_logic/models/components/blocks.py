@@ -39,6 +39,24 @@ class DualUpSample(nn.Module):
         return self.merge(torch.cat([self.sub_pixel(x), self.bilinear(x)], dim=1))
 
 
+class Residual(nn.Module):
+    """Add to a map what a norm, a 3 x 3 convolution and one of single positions make of it.
+
+    Args:
+        width: Channels of the map.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.GroupNorm(1, width), nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, C, H, W)`` to the same shape."""
+        return x + self.layers(x)
+
+
 def residual_blocks(channels: int, depth: int) -> nn.Sequential:
     """Residual convolution blocks on a map of so many channels."""
     return nn.Sequential(*(BasicBlock(channels, channels, norm_layer=GroupNorm1) for _ in range(depth)))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from anomalib import LearningType
 from anomalib.data import Batch, InferenceBatch
-from anomalib.metrics import Evaluator
+from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
@@ -202,9 +202,14 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
             )
 
 
-def default_evaluator() -> LocoEvaluator:
-    """Make an evaluator with Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
-    return LocoEvaluator(required=False)
+def default_evaluator(more: Sequence[AnomalibMetric] = ()) -> LocoEvaluator:
+    """Make an evaluator with Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD.
+
+    Args:
+        more: Test metrics beside these.
+    """
+    usual = LocoEvaluator(required=False).test_metrics
+    return LocoEvaluator(test_metrics=[*usual, *more], required=False)
 
 
 def resolve_evaluator(evaluator: Evaluator | bool) -> Evaluator | bool:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Constructor arguments in groups: frozen dataclasses, whose fields can also be given by themselves.
+"""Constructor arguments in groups: frozen dataclasses whose fields can also be given by themselves.
 
 A model takes a few groups, such as ``networks`` and ``training``. ``Glcf(networks={"depth": 2})``,
 ``Glcf(networks=GlcfNetworks(depth=2))`` and ``Glcf(depth=2)`` are the same, on the command line and in configurations
@@ -9,12 +9,38 @@ too. So a default is stated once, in its group.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Any, TypedDict, TypeVar, get_type_hints
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar, get_origin, get_type_hints
 
 from typing_extensions import NotRequired
 
-Group = TypeVar("Group")
+from .arguments import check_choice, check_least
+
+
+@dataclass(frozen=True)
+class OptionGroup:
+    """A group, whose choices (``Literal``) and lower limits are checked when it is made.
+
+    Attributes:
+        LEAST: Least value of fields that have one.
+
+    Raises:
+        ValueError: If a value is out of range; the message names the field, the value and the remedy.
+    """
+
+    LEAST: ClassVar[Mapping[str, float]] = {}
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            if get_origin(hints[field.name]) is Literal:
+                check_choice(field.name, getattr(self, field.name), hints[field.name])
+        for name, least in self.LEAST.items():
+            check_least(name, getattr(self, name), least)
+
+
+Group = TypeVar("Group", bound=OptionGroup)
 
 
 def names_of(*groups: type) -> Any:

@@ -5,6 +5,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -15,8 +16,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
-from .arguments import check_choice
 from .muon import muon_in_float32
+from .options import OptionGroup
 from .training import apply_default_max_epochs, normal_batches, validation_may_be_last
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ Statistics = Literal["training", "validation"]
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(OptionGroup):
     """How a model is trained.
 
     Args:
@@ -39,10 +40,9 @@ class Training:
         statistics: Normal images whose errors are the measure of others: those of the ``"training"`` or of the
             ``"validation"`` set. A network that knows its few training images by heart needs the latter: on them its
             errors are far below those on new normal images.
-
-    Raises:
-        ValueError: If a choice is unknown.
     """
+
+    LEAST: ClassVar[Mapping[str, float]] = {"learning_rate": 0, "weight_decay": 0, "gradient_clip": 0, "max_epochs": -1}
 
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
@@ -52,22 +52,12 @@ class Training:
     max_epochs: int = 500
     statistics: Statistics = "training"
 
-    def __post_init__(self) -> None:
-        """Check the choices."""
-        check_choice("schedule", self.schedule, Schedule)
-        check_choice("statistics", self.statistics, Statistics)
-
 
 class TrainedModel:
     """Optimiser, schedule, clipping and statistics; to inherit from before ``ModelDefaults``.
 
-    The model sets ``self.loss``, a module from what ``self.model`` returns in training to a dictionary with ``"loss"``;
-    and ``self.model``, which has
-
-    * ``forward(images)``: in training the tuple of what the loss compares, otherwise Anomalib's ``InferenceBatch``;
-    * ``maps(images)`` and ``errors(maps)``: that tuple, and what the statistics are of;
-    * ``pyramid`` and ``standardization``: the frozen backbone, and its channels' statistics or ``None``;
-    * ``normalization``: the errors' statistics, a :class:`.normal_statistics.NormalStatistics`.
+    The model sets ``self.model``, a :class:`.trained_network.TrainedNetwork`, and ``self.loss``, a module from the
+    network's maps, one argument each, to a dictionary with ``"loss"`` and its terms.
 
     Attributes:
         TRAINING_OPTIONS: Constructor arguments that only say how to train, see :class:`.CheckpointOptions`.

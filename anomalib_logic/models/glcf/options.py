@@ -3,13 +3,14 @@
 
 """Constructor arguments of GLCF, in groups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from anomalib_logic.models.components.arguments import check_choice, check_not_negative, check_weights
+from anomalib_logic.models.components.arguments import check_weights
 from anomalib_logic.models.components.error_maps import Distance
 from anomalib_logic.models.components.image_score import ImageScore
+from anomalib_logic.models.components.options import OptionGroup
 from anomalib_logic.models.components.trained_model import Training
 
 Structure = Literal["pss", "pgs", "ps", "none"]
@@ -18,7 +19,7 @@ Criterion = Literal["estimation", "correspondence"]
 
 
 @dataclass(frozen=True)
-class GlcfNetworks:
+class GlcfNetworks(OptionGroup):
     """Networks of GLCF.
 
     Args:
@@ -37,6 +38,8 @@ class GlcfNetworks:
         ValueError: If an argument is out of range; the message names it, its value and the remedy.
     """
 
+    LEAST: ClassVar[Mapping[str, float]] = {"width": 1, "depth": 1, "heads": 1}
+
     structure: Structure = "pss"
     multi_scale: bool = True
     standardize_features: bool = True
@@ -48,7 +51,7 @@ class GlcfNetworks:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        check_choice("structure", self.structure, Structure)
+        super().__post_init__()
         depths = self.decoder_depths
         if depths is not None and (len(depths) != 4 or min(depths) < 0):
             msg = f"decoder_depths must be 4 numbers, those of the stages at strides 32, 16, 8 and 4, got {depths}"
@@ -56,7 +59,7 @@ class GlcfNetworks:
 
 
 @dataclass(frozen=True)
-class GlcfScoring:
+class GlcfScoring(OptionGroup):
     """Anomaly map and image score of GLCF.
 
     Args:
@@ -74,6 +77,8 @@ class GlcfScoring:
         ValueError: If a choice is unknown, or weights are negative, of another number or all zero.
     """
 
+    LEAST: ClassVar[Mapping[str, float]] = {"sigma": 0}
+
     branch: Branch = "both"
     criterion: Criterion = "estimation"
     distance: Distance = "mse"
@@ -84,13 +89,9 @@ class GlcfScoring:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        check_choice("branch", self.branch, Branch)
-        check_choice("criterion", self.criterion, Criterion)
-        check_choice("distance", self.distance, Distance)
-        check_choice("image_score", self.image_score, ImageScore)
+        super().__post_init__()
         check_weights("scale_weights", self.scale_weights, 3)
         check_weights("branch_weights", self.branch_weights, 2)
-        check_not_negative("sigma", self.sigma)
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,12 @@ class GlcfTraining(Training):
         ValueError: If an argument is out of range.
     """
 
+    LEAST: ClassVar[Mapping[str, float]] = {**Training.LEAST, "feature_noise": 0}
+
     feature_noise: float = 0.5
     loss_weights: Sequence[float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        check_not_negative("feature_noise", self.feature_noise)
         check_weights("loss_weights", self.loss_weights, 3)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from anomalib.data import InferenceBatch
-from torch import nn
 
 from anomalib_logic.models.components.arguments import check_divisible
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization, MapNormalization
 from anomalib_logic.models.components.options import check_known, take
 from anomalib_logic.models.components.pyramid import STRIDES, FeaturePyramid
+from anomalib_logic.models.components.trained_network import TrainedNetwork
 
 from .anomaly_map import AnomalyMapGenerator
 from .bottleneck import SemanticBottleneck
@@ -40,7 +39,7 @@ class GlcfMaps(NamedTuple):
     global_estimate: list[torch.Tensor | None] | None
 
 
-class GlcfModel(nn.Module):
+class GlcfModel(TrainedNetwork):
     """Global-Local Correspondence Framework.
 
     Args:
@@ -119,9 +118,7 @@ class GlcfModel(nn.Module):
         Args:
             images: Normalised images, shape ``(N, 3, H, W)``.
         """
-        pyramid = self.pyramid(images)
-        if self.standardization is not None:
-            pyramid = self.standardization(pyramid)
+        pyramid = self.features(images)
         inputs = pyramid[1:]
         if self.training and self.feature_noise > 0:
             inputs = [features + self.feature_noise * torch.randn_like(features) for features in inputs]
@@ -141,22 +138,9 @@ class GlcfModel(nn.Module):
         """Error maps in single precision; see :meth:`.anomaly_map.AnomalyMapGenerator.errors`."""
         return self.anomaly_map_generator.errors(*maps)
 
-    def forward(self, images: torch.Tensor) -> GlcfMaps | InferenceBatch:
-        """Compute the networks' maps when training, the anomaly map and score, without gradients, otherwise.
-
-        Args:
-            images: Normalised images, shape ``(N, 3, H, W)``.
-
-        Returns:
-            Training: :class:`GlcfMaps`. Otherwise ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``pred_score`` of
-            shape ``(N,)``.
-        """
-        if self.training:
-            return self.maps(images)
-        # Here, because Anomalib's TorchInferencer leaves gradients on.
-        with torch.no_grad():
-            anomaly_map, score = self.anomaly_map_generator(self.errors(self.maps(images)))
-        return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
+    def anomaly_map(self, errors: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Anomaly map and image score; see :meth:`.anomaly_map.AnomalyMapGenerator.forward`."""
+        return self.anomaly_map_generator(errors)
 
 
 def _mirrored_depths(swin: FeaturePyramid | None) -> Sequence[int]:

@@ -1,0 +1,168 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Structural and logical image AUROC and pixel average precision of all models on scenes and photographs.
+
+    python tests/benchmarks/structural.py --scenes s41 s42 --photographs photographs \\
+      --mobilenet mobilenetv2_100.safetensors --efficientnet efficientnet_lite0.safetensors --output results.jsonl
+
+``--scenes`` are data sets in MVTec LOCO's layout, one folder a category; a folder of ``--photographs`` is a set of
+parts with the folders ``good``, ``bad`` and, if there are any, ``masks``, of whose good images two thirds train. All
+models have the same backbone, weights and images. Scores are raw. The pixels are those of good and structural images.
+
+Results are added to ``--output``, and what it has already is not done again; ``--table`` prints a Markdown table of it.
+``--options '{"noise": 0}' --name "no noise"`` makes a row of LGFDR with other options.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import AnomalibDataModule, Batch
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from lightning import seed_everything
+from scenes import MODELS, draw, shifted
+from settings import BACKBONE, parts_of
+from sklearn.metrics import average_precision_score
+
+from anomalib_logic import MVTecLoco
+from anomalib_logic.data import anomaly_kinds
+from anomalib_logic.metrics.functional import auroc
+
+LITE = "tf_efficientnet_lite0"
+FIGURES = ("structural", "pixel_ap", "logical")
+EPOCHS = {"glcf": 90}  # LGFDR has its own
+
+
+def data_of(folder: Path, image_size: int, model: str) -> AnomalibDataModule:
+    """Data of a category of scenes, or of a set of photographs."""
+    if (folder / "good").is_dir():
+        return parts_of(folder, split=0)
+    return MVTecLoco(
+        folder.parent,
+        folder.name,
+        train_batch_size=8,
+        eval_batch_size=20,
+        num_workers=0,
+        train_augmentations=shifted(image_size, 6) if model == "glcf" else None,
+    )
+
+
+def fit(model: AnomalibModule, data: AnomalibDataModule, args: argparse.Namespace, epochs: int | None) -> Any:
+    """Fit a model; returns seconds and the predictions of the test images."""
+    trainer = {"accelerator": args.accelerator, "enable_progress_bar": False, "logger": False}
+    if epochs:
+        trainer |= {"max_epochs": epochs}
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(default_root_dir=folder, check_val_every_n_epoch=1000, **trainer)
+        start = time.perf_counter()
+        engine.fit(model, datamodule=data)
+        seconds = time.perf_counter() - start
+        return seconds, engine.predict(model, datamodule=data)
+
+
+def figures(batches: list[Batch]) -> dict[str, float]:
+    """Image AUROC of both kinds of anomalies and average precision of the pixels of good and structural images."""
+    paths = [path for batch in batches for path in batch.image_path]
+    labels = torch.cat([batch.gt_label for batch in batches]).bool()
+    scores = torch.cat([batch.pred_score.flatten() for batch in batches])
+    maps = torch.cat([batch.anomaly_map.squeeze(1) for batch in batches])
+    logical = torch.tensor(["logical_anomalies" in path for path in paths])
+    result = {"structural": float(auroc(scores[~labels], scores[labels & ~logical]))}
+    if logical.any():
+        result["logical"] = float(auroc(scores[~labels], scores[logical]))
+    masks = [batch.gt_mask for batch in batches]
+    if all(mask is not None for mask in masks):
+        mask = torch.cat(masks).bool()
+        kept = ~logical
+        if mask[kept & labels].flatten(1).any(dim=1).all():
+            values = maps[kept].flatten().numpy()
+            result["pixel_ap"] = float(average_precision_score(mask[kept].flatten().numpy(), values))
+    return result
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fit and test what is not in the output yet."""
+    done = {(r["row"], r["backbone"], r["folder"]) for r in read(args.output)}
+    folders = [category for root in args.scenes for category in sorted(root.iterdir()) if (category / "train").is_dir()]
+    folders += [one for one in sorted(args.photographs.iterdir()) if one.is_dir()] if args.photographs else []
+    weights = {BACKBONE: args.mobilenet, LITE: args.efficientnet}
+    for backbone in (name for name, file in weights.items() if file):
+        for folder in folders:
+            name = f"{folder.parent.name}/{folder.name}"
+            if args.only and not any(part in name for part in args.only):
+                continue
+            for model_name in args.models:
+                row = args.name or model_name
+                if (row, backbone, name) in done:
+                    continue
+                seed_everything(1, verbose=False)
+                options = json.loads(args.options) if model_name == "lgfdr" else {}
+                model = MODELS[model_name](weights[backbone], args.image_size, options, backbone)
+                epochs = options.pop("max_epochs", None) or EPOCHS.get(model_name)
+                seconds, batches = fit(model, data_of(folder, args.image_size, model_name), args, epochs)
+                result = {"row": row, "backbone": backbone, "folder": name, "seconds": round(seconds, 1)}
+                with args.output.open("a") as file:
+                    file.write(json.dumps({**result, **figures(batches)}) + "\n")
+                print(json.dumps({**result, **figures(batches)}), flush=True)
+                if args.pictures and "logical_anomalies" in anomaly_kinds([p for b in batches for p in b.image_path]):
+                    draw(batches, args.pictures / f"{row}_{backbone}_{name.replace('/', '_')}.png")
+
+
+def read(output: Path) -> list[dict[str, Any]]:
+    """Results so far."""
+    return [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown table: means over the categories of each data set, "structural / pixel AP / logical"."""
+    sets = list(dict.fromkeys(_set(r) for r in results))
+    lines = [f"| | backbone | {' | '.join(sets)} | seconds to fit |", f"|{' --- |' * (len(sets) + 3)}"]
+    for row, backbone in dict.fromkeys((r["row"], r["backbone"]) for r in results):
+        own = [r for r in results if (r["row"], r["backbone"]) == (row, backbone)]
+        cells = []
+        for one in sets:
+            there = [r for r in own if _set(r) == one]
+            means = {f: [r[f] for r in there if f in r] for f in FIGURES}
+            text = " / ".join(f"{sum(v) / len(v):.3f}" for v in means.values() if v)
+            cells.append(f"{text} ({len(there)})" if len(there) > 1 else text)
+        lines.append(f"| {row} | {backbone} | {' | '.join(cells)} | {max(r['seconds'] for r in own):.0f} |")
+    return "\n".join(lines)
+
+
+def _set(result: dict[str, Any]) -> str:
+    root, _, name = result["folder"].partition("/")
+    return root if "logical" in result else name
+
+
+def main() -> None:
+    """Run, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", nargs="*", type=Path, default=[], help="data sets in MVTec LOCO's layout")
+    parser.add_argument("--photographs", type=Path, help="folder of sets of photographs")
+    parser.add_argument("--only", nargs="*", help="parts of names of categories, as in s41/pin_grid")
+    parser.add_argument("--mobilenet", type=Path, help=f"weights of timm's {BACKBONE}")
+    parser.add_argument("--efficientnet", type=Path, help=f"weights of timm's {LITE}")
+    parser.add_argument(
+        "--models", nargs="+", default=["lgfdr", "samlad", "patchcore", "padim", "glcf"], choices=MODELS
+    )
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--options", default="{}", help="JSON: more arguments of Lgfdr")
+    parser.add_argument("--name", help="name of the row; that of the model by default")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of maps")
+    parser.add_argument("--output", type=Path, default=Path("structural.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of --output only")
+    args = parser.parse_args()
+    if not args.table:
+        run(args)
+    print(table(read(args.output)))
+
+
+if __name__ == "__main__":
+    main()
