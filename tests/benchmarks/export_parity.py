@@ -21,7 +21,7 @@ from anomalib.models import AnomalibModule
 from lightning import seed_everything
 from settings import BACKBONE, BACKBONE_ARGS, NARROW
 
-from anomalib_logic import Glcf, MVTecLoco, SamLad
+from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
 from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, Runner, TorchRunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.export.verification import FULL_PRECISION, file_size, image_auroc
@@ -39,6 +39,11 @@ def glcf_mobilenet(args: argparse.Namespace) -> AnomalibModule:
 def glcf_swin(args: argparse.Namespace) -> AnomalibModule:
     """GLCF as in the paper."""
     return Glcf(pre_trained=False, backbone_weights=args.swin_weights, image_size=args.image_size)
+
+
+def lgfdr(args: argparse.Namespace) -> AnomalibModule:
+    """LGFDR with MobileNetV2."""
+    return Lgfdr(**MOBILENET, backbone_weights=args.weights, image_size=args.image_size)
 
 
 def samlad_cluster(args: argparse.Namespace) -> AnomalibModule:
@@ -68,6 +73,7 @@ def samlad_vit_b(args: argparse.Namespace) -> AnomalibModule:
 MODELS: dict[str, Callable[[argparse.Namespace], AnomalibModule]] = {
     "glcf_mobilenet": glcf_mobilenet,
     "glcf_swin": glcf_swin,
+    "lgfdr": lgfdr,
     "samlad_cluster": samlad_cluster,
     "samlad_vit_b": samlad_vit_b,
 }
@@ -108,7 +114,7 @@ def rows_of(name: str, args: argparse.Namespace) -> list[str]:
     seed_everything(args.seed, verbose=False)
     data = MVTecLoco(args.root, args.category, train_batch_size=8, eval_batch_size=8, num_workers=0)
     model = MODELS[name](args)
-    trainer = {"max_epochs": args.epochs} if isinstance(model, Glcf) else {}
+    trainer = {"max_epochs": args.epochs} if isinstance(model, (Glcf, Lgfdr)) else {}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(default_root_dir=folder, accelerator="cpu", enable_progress_bar=False, logger=False, **trainer)
@@ -150,7 +156,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", default=["CPU"], help="of OpenVINO")
     parser.add_argument("--images", type=int, default=8, help="test images that are compared")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=10, help="of GLCF")
+    parser.add_argument("--epochs", type=int, default=10, help="of GLCF and LGFDR")
     parser.add_argument("--compressed", action="store_true", help="also bf16, fp16 and int8, with AUROC")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

@@ -30,7 +30,7 @@ from segment_anything.modeling import Sam
 from settings import BACKBONE, NARROW
 from torch import nn
 
-from anomalib_logic import Glcf, SamLad
+from anomalib_logic import Glcf, Lgfdr, SamLad
 from anomalib_logic.export import OnnxRunner, OpenVINORunner
 from anomalib_logic.export.quantization import layers_to_quantize
 from anomalib_logic.models.sam_lad.segment_anything import SegmentAnything
@@ -47,6 +47,11 @@ def glcf_swin(args: argparse.Namespace) -> AnomalibModule:
 def glcf_mobilenet(args: argparse.Namespace) -> AnomalibModule:
     """GLCF with MobileNetV2 and narrow decoders."""
     return Glcf(BACKBONE, pre_trained=False, image_size=args.image_size, **NARROW)
+
+
+def lgfdr(args: argparse.Namespace) -> AnomalibModule:
+    """LGFDR with MobileNetV2."""
+    return Lgfdr(BACKBONE, pre_trained=False, image_size=args.image_size)
 
 
 def samlad(args: argparse.Namespace, objects: str) -> AnomalibModule:
@@ -85,6 +90,7 @@ def patchcore(args: argparse.Namespace) -> AnomalibModule:
 MODELS: dict[str, Callable[[argparse.Namespace], AnomalibModule]] = {
     "glcf_swin": glcf_swin,
     "glcf_mobilenet": glcf_mobilenet,
+    "lgfdr": lgfdr,
     "samlad_cluster": lambda args: samlad(args, "cluster"),
     "samlad_vit_b": lambda args: samlad(args, "sam_vit_b"),
     "patchcore": patchcore,
@@ -144,7 +150,7 @@ def quantized(file: Path, model: AnomalibModule, images: np.ndarray) -> Path:
 
 def exported_runs(model: AnomalibModule, folder: Path, args: argparse.Namespace):
     """Runtimes, as functions of a batch of arrays."""
-    ours = {"verify": False} if isinstance(model, (Glcf, SamLad)) else {}
+    ours = {"verify": False} if isinstance(model, (Glcf, Lgfdr, SamLad)) else {}
     model = model.cpu()
     size = (args.image_size, args.image_size)
     fixed = {"dynamic_shapes": ({},)} if len(args.batches) == 1 else {}  # PatchCore cannot be exported otherwise

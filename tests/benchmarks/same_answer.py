@@ -34,7 +34,7 @@ from anomalib.models import AnomalibModule
 from lightning import seed_everything
 from PIL import Image
 
-from anomalib_logic import Glcf, SamLad
+from anomalib_logic import Glcf, Lgfdr, SamLad
 from anomalib_logic.export import Runner, open_exported
 from anomalib_logic.export.images import generate
 from anomalib_logic.export.verification import measure
@@ -43,6 +43,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/infer.py"
 NARROW = {"width": 48, "depth": 1, "heads": 4, "decoder_depths": [1, 1, 1, 1], "decoder_widths": [16, 32, 48, 96]}
 MODELS = {
     "Glcf": (Glcf, NARROW, {"max_epochs": 3}),
+    "Lgfdr": (Lgfdr, {"width": 48, "global_depth": 1}, {"max_epochs": 3}),
     "SamLad": (SamLad, {"objects": "cluster", "scene_size": 16, "object_size": 8, "max_objects": 8}, {}),
 }
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}

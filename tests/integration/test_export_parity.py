@@ -8,7 +8,7 @@ import pytest
 import torch
 from anomalib.engine import Engine
 
-from anomalib_logic import Glcf, MVTecLoco, SamLad
+from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
 from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.models.sam_lad import segment_anything
@@ -30,6 +30,11 @@ def glcf_mobilenet() -> Glcf:
     return Glcf("mobilenetv2_035", decoder_widths=(8, 8, 16, 16), **GLCF)
 
 
+def lgfdr() -> Lgfdr:
+    networks = {"width": 32, "local_depth": 1, "bottleneck": 8, "global_depth": 1}
+    return Lgfdr("mobilenetv2_035", networks=networks, max_epochs=1, **SIZE)
+
+
 def sam_lad_cluster() -> SamLad:
     return SamLad(objects="cluster", **SAM_LAD)
 
@@ -44,6 +49,7 @@ def sam_lad_segment_anything() -> SamLad:
 MODELS = [
     pytest.param(glcf_swin, marks=pytest.mark.slow),
     pytest.param(glcf_mobilenet, marks=pytest.mark.slow),
+    lgfdr,
     sam_lad_cluster,
     pytest.param(sam_lad_segment_anything, marks=pytest.mark.slow),
 ]

@@ -11,23 +11,33 @@ from anomalib.models import get_model, list_models
 
 import anomalib_logic.data
 import anomalib_logic.metrics
+import anomalib_logic.models
 from anomalib_logic import registration
 
-ARGUMENTS = {"backbone": "mobilenetv2_035", "pre_trained": False, "depth": 1, "width": 48}
+BACKBONE = {"backbone": "mobilenetv2_035", "pre_trained": False}
+MODELS = {
+    "Glcf": {**BACKBONE, "depth": 1, "width": 48},
+    "Lgfdr": {**BACKBONE, "width": 32},
+    "SamLad": {**BACKBONE, "objects": "cluster"},
+}
 
 
-def test_model_is_found_by_its_short_name():
-    assert type(get_model("glcf", **ARGUMENTS)) is anomalib_logic.Glcf
+def test_these_are_all_models_of_the_package():
+    assert set(MODELS) == set(anomalib_logic.models.__all__)
 
 
-def test_model_is_found_by_its_class_path():
-    model = get_model({"class_path": "anomalib_logic.Glcf", "init_args": ARGUMENTS})
-    assert type(model) is anomalib_logic.Glcf
+@pytest.mark.parametrize("name", MODELS)
+def test_model_is_found_by_its_short_name_and_listed(name):
+    short = {"SamLad": "sam_lad"}.get(name, name.lower())
+    assert type(get_model(short, **MODELS[name])) is getattr(anomalib_logic, name)
+    assert short in list_models()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_is_found_by_its_class_path(name):
+    model = get_model({"class_path": f"anomalib_logic.{name}", "init_args": MODELS[name]})
+    assert type(model) is getattr(anomalib_logic, name)
     assert model.hparams["backbone"] == "mobilenetv2_035"
-
-
-def test_model_is_listed():
-    assert "glcf" in list_models()
 
 
 @pytest.mark.parametrize("name", ["MVTecLoco", "DigitAnatomy", "LocoScenes"])

@@ -49,6 +49,17 @@ def check_least(name: str, value: float, least: float) -> float:
     return value
 
 
+def check_ascending(name: str, values: Sequence[float]) -> None:
+    """Refuse an empty list, and one whose values are not each above the one before.
+
+    Raises:
+        ValueError: The message names the argument.
+    """
+    if list(values) != sorted(set(values)) or not values:
+        msg = f"{name} must be different and in ascending order, got {list(values)}"
+        raise ValueError(msg)
+
+
 def check_weights(name: str, weights: Sequence[float], number: int) -> tuple[float, ...]:
     """Return weights as a tuple if there are ``number`` of them, none negative and not all zero.
 

@@ -11,7 +11,7 @@ from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import nn
 from torch.nn import functional as F
 
-from anomalib_logic.models.components.arguments import check_divisible
+from anomalib_logic.models.components.arguments import check_ascending, check_divisible
 from anomalib_logic.models.components.blocks import Residual, check_width, learned_tokens, to_map, transformer
 from anomalib_logic.models.components.error_maps import MapFusion, position_distance
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization, MapNormalization
@@ -65,7 +65,7 @@ class GlobalTower(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Reconstruct ``(N, C, h, w)``."""
         tokens = self.encoder(self.stem(features).flatten(2).transpose(1, 2) + self.position)
-        queries = (self.queries + self.position).expand(len(tokens), -1, -1)
+        queries = (self.queries + self.position).expand(tokens.shape[0], -1, -1)
         decoded = self.decoder(torch.cat([tokens, queries], dim=1))[:, tokens.shape[1] :]
         return self.head(to_map(decoded, self.grid))
 
@@ -108,6 +108,7 @@ class LgfdrModel(TrainedNetwork):
     ) -> None:
         super().__init__()
         self.scoring, self.noise = scoring, training
+        check_ascending("strides", networks.strides)
         check_divisible(image_size, math.lcm(PATCH * networks.grid_stride, *networks.strides), backbone)
         self.grid = (image_size[0] // networks.grid_stride, image_size[1] // networks.grid_stride)
         self.pyramid = FeaturePyramid(backbone, image_size=image_size, strides=networks.strides, **pyramid)

@@ -12,13 +12,18 @@ from anomalib.data import Folder
 from anomalib.engine import Engine
 from PIL import Image
 
-from anomalib_logic import Glcf, SamLad
+from anomalib_logic import Glcf, Lgfdr, SamLad
 
 from .conftest import SMALL
+from .lgfdr.test_lgfdr import SMALL as SMALL_LGFDR
 from .sam_lad.conftest import SMALL as SMALL_SAM_LAD
 from .sam_lad.conftest import SQUARES, draw
 
-MODELS = {"glcf": lambda: Glcf(**SMALL, learning_rate=3e-3), "samlad": lambda: SamLad(**SMALL_SAM_LAD)}
+MODELS = {
+    "glcf": lambda: Glcf(**SMALL, learning_rate=3e-3),
+    "lgfdr": lambda: Lgfdr(**SMALL_LGFDR),
+    "samlad": lambda: SamLad(**SMALL_SAM_LAD),
+}
 
 
 def trained(name, data, tmp_path):
