@@ -3,8 +3,9 @@
 
 """From error maps of several scales to one anomaly map and an image score."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from anomalib.models.components import GaussianBlur2d
@@ -12,9 +13,27 @@ from torch import nn
 from torch.nn import functional as F
 
 from .image_score import ImageScore, summarize
+from .options import OptionGroup
 
 Distance = Literal["mse", "cosine"]
 TOP_SHARE = 0.02  # share of the map's positions that the image score "top" averages
+
+
+@dataclass(frozen=True)
+class Scoring(OptionGroup):
+    """Anomaly map and image score from errors.
+
+    Args:
+        distance: ``"mse"`` (squared error) or ``"cosine"`` (one minus cosine similarity) of each position.
+        sigma: Standard deviation of the anomaly map's Gaussian filter in pixels; 0 leaves it out.
+        image_score: ``"std"`` or ``"max"`` of the anomaly map, or the mean of its ``"top"`` 2%.
+    """
+
+    LEAST: ClassVar[Mapping[str, float]] = {"sigma": 0}
+
+    distance: Distance = "mse"
+    sigma: float = 4.0
+    image_score: ImageScore = "max"
 
 
 def position_distance(first: torch.Tensor, second: torch.Tensor, distance: Distance) -> torch.Tensor:

@@ -4,6 +4,7 @@
 """GLCF: Global-Local Correspondence Framework."""
 
 from .lightning_model import Glcf
+from .options import GlcfNetworks, GlcfScoring, GlcfTraining
 from .torch_model import GlcfModel
 
-__all__ = ["Glcf", "GlcfModel"]
+__all__ = ["Glcf", "GlcfModel", "GlcfNetworks", "GlcfScoring", "GlcfTraining"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from anomalib_logic.models.components.arguments import check_weights
-from anomalib_logic.models.components.error_maps import Distance
+from anomalib_logic.models.components.error_maps import Scoring
 from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.options import OptionGroup
 from anomalib_logic.models.components.trained_model import Training
@@ -59,7 +59,7 @@ class GlcfNetworks(OptionGroup):
 
 
 @dataclass(frozen=True)
-class GlcfScoring(OptionGroup):
+class GlcfScoring(Scoring):
     """Anomaly map and image score of GLCF.
 
     Args:
@@ -77,14 +77,10 @@ class GlcfScoring(OptionGroup):
         ValueError: If a choice is unknown, or weights are negative, of another number or all zero.
     """
 
-    LEAST: ClassVar[Mapping[str, float]] = {"sigma": 0}
-
     branch: Branch = "both"
     criterion: Criterion = "estimation"
-    distance: Distance = "mse"
     scale_weights: Sequence[float] = (1.0, 2.0, 3.0)
     branch_weights: Sequence[float] = (5.0, 1.0)
-    sigma: float = 4.0
     image_score: ImageScore = "std"
 
     def __post_init__(self) -> None:

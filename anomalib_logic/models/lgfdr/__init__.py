@@ -4,6 +4,7 @@
 """LGFDR: local and global feature denoising reconstruction."""
 
 from .lightning_model import Lgfdr
+from .options import LgfdrNetworks, LgfdrScoring, LgfdrTraining
 from .torch_model import LgfdrModel
 
-__all__ = ["Lgfdr", "LgfdrModel"]
+__all__ = ["Lgfdr", "LgfdrModel", "LgfdrNetworks", "LgfdrScoring", "LgfdrTraining"]

@@ -49,10 +49,7 @@ class Lgfdr(TrainedModel, ModelDefaults, AnomalibModule):
         **options: Single fields of ``networks``, ``scoring`` and ``training``, which count.
 
     Raises:
-        ValueError: If an argument is out of range; the message names it, its value and the remedy.
-        TypeError: If there is no such argument; the message names those that there are.
-        RuntimeError: If the backbone's published weights cannot be downloaded.
-        FileNotFoundError: If ``backbone_weights`` is not a file.
+        ValueError, TypeError, RuntimeError, FileNotFoundError: See :class:`~anomalib_logic.models.glcf.Glcf`.
     """
 
     def __init__(

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from anomalib_logic.models.components.error_maps import Distance
-from anomalib_logic.models.components.image_score import ImageScore
+from anomalib_logic.models.components.error_maps import Scoring
 from anomalib_logic.models.components.options import OptionGroup
 from anomalib_logic.models.components.trained_model import Training
 
@@ -49,23 +48,15 @@ class LgfdrNetworks(OptionGroup):
 
 
 @dataclass(frozen=True)
-class LgfdrScoring(OptionGroup):
-    """Anomaly map and image score of LGFDR.
+class LgfdrScoring(Scoring):
+    """Anomaly map and image score of LGFDR: :class:`.Scoring`, with the root of the squared error, and this.
 
     Args:
-        distance: ``"mse"`` (the root of the squared error) or ``"cosine"``, of each position.
         normalize_scales: Measure the error of each of the backbone's maps by its mean and standard deviation on normal
             images, and add them up (ours); otherwise one error of all channels.
-        sigma: Standard deviation of the anomaly map's Gaussian filter in pixels; 0 leaves it out.
-        image_score: ``"max"`` or ``"std"`` of the anomaly map, or the mean of its ``"top"`` 2%.
     """
 
-    LEAST: ClassVar[Mapping[str, float]] = {"sigma": 0}
-
-    distance: Distance = "mse"
     normalize_scales: bool = True
-    sigma: float = 4.0
-    image_score: ImageScore = "max"
 
 
 @dataclass(frozen=True)
