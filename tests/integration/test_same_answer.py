@@ -19,10 +19,12 @@ SIZES = [OWN, (40, 60), (100, 100), (200, 50), (300, 400), (1200, 1600)]
 OF_COMMANDS = ("TorchInferencer", "OpenVINOInferencer", "TorchRunner", "OpenVINORunner", "infer.py")
 
 
-def assert_same(expected, found):
+def assert_same(expected, found, way):
+    step = 1 / 255 if way == "infer.py" else 0  # its maps are PNG files
+    values = np.concatenate([answer["anomaly_map"].ravel() for answer in expected.values()])
     for name, difference in same_answer.differences(expected, found).items():
         assert difference.score <= FULL_PRECISION.score, name
-        assert difference.anomaly_map <= FULL_PRECISION.anomaly_map, name
+        assert difference.anomaly_map <= FULL_PRECISION.anomaly_map + step / 2 / np.ptp(values), name
         assert difference.decisions == 0, name
 
 
@@ -41,7 +43,7 @@ def by_commands(trained, exports, tmp_path_factory):
 @pytest.mark.parametrize("way", OF_COMMANDS)
 def test_file_has_the_engines_answer_from_what_the_commands_exported(by_commands, way):
     subject, files, expected = by_commands
-    assert_same(expected, same_answer.WAYS[way](subject, files))
+    assert_same(expected, same_answer.WAYS[way](subject, files), way)
 
 
 @pytest.fixture(scope="module", params=same_answer.MODELS)
@@ -58,7 +60,7 @@ def asked(request, tmp_path_factory):
 @pytest.mark.parametrize("way", list(same_answer.WAYS))
 def test_file_has_the_engines_answer_whatever_its_size(asked, way):
     subject, files, expected = asked
-    assert_same(expected, same_answer.WAYS[way](subject, files))
+    assert_same(expected, same_answer.WAYS[way](subject, files), way)
 
 
 @pytest.mark.slow
