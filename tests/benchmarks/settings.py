@@ -20,7 +20,7 @@ def arguments_of(backbone: str) -> dict[str, Any]:
 
 def parts_of(folder: Path, split: int) -> Folder:
     """Data of a folder with ``good`` and ``bad``: two thirds of the good images train, all others are tested."""
-    arguments = {"eval_batch_size": 8, "num_workers": 0, "seed": split, "test_split_ratio": 0.33}
+    arguments = {"train_batch_size": 8, "eval_batch_size": 8, "num_workers": 0, "seed": split, "test_split_ratio": 0.33}
     masks = "masks" if (folder / "masks").is_dir() else None
     data = Folder(folder.name, "good", folder, "bad", mask_dir=masks, val_split_mode="none", **arguments)
     data.val_dataloader = lambda: []

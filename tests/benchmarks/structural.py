@@ -131,7 +131,8 @@ def table(results: list[dict[str, Any]]) -> str:
             means = {f: [r[f] for r in there if f in r] for f in FIGURES}
             text = " / ".join(f"{sum(v) / len(v):.3f}" for v in means.values() if v)
             cells.append(f"{text} ({len(there)})" if len(there) > 1 else text)
-        lines.append(f"| {row} | {backbone} | {' | '.join(cells)} | {max(r['seconds'] for r in own):.0f} |")
+        longest = max((r["seconds"] for r in own if "seconds" in r), default=None)
+        lines.append(f"| {row} | {backbone} | {' | '.join(cells)} | {'' if longest is None else f'{longest:.0f}'} |")
     return "\n".join(lines)
 
 
