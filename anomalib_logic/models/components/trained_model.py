@@ -37,12 +37,13 @@ class Training(OptionGroup):
         schedule: ``"cosine"`` (after 5% of warm-up) or ``"constant"``.
         gradient_clip: Largest norm of the gradient, unless the trainer's ``gradient_clip_val`` is set.
         max_epochs: Epochs of training where the trainer sets no length.
+        least_steps: Steps of training at least, where the trainer sets no length: few images get more epochs.
         statistics: Normal images whose errors are the measure of others: those of the ``"training"`` or of the
             ``"validation"`` set. A network that knows its few training images by heart needs the latter: on them its
             errors are far below those on new normal images.
     """
 
-    LEAST: ClassVar[Mapping[str, float]] = {"learning_rate": 0, "weight_decay": 0, "gradient_clip": 0, "max_epochs": -1}
+    LEAST: ClassVar[Mapping[str, float]] = {"learning_rate": 0, "weight_decay": 0, "gradient_clip": 0, "least_steps": 0}
 
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
@@ -50,6 +51,7 @@ class Training(OptionGroup):
     schedule: Schedule = "cosine"
     gradient_clip: float = 1.0
     max_epochs: int = 500
+    least_steps: int = 0
     statistics: Statistics = "training"
 
 
@@ -79,7 +81,7 @@ class TrainedModel:
     def setup(self, stage: str) -> None:
         """Train for ``max_epochs`` where the trainer sets no length."""
         if stage == "fit":
-            apply_default_max_epochs(self.trainer, self.max_epochs)
+            apply_default_max_epochs(self.trainer, self.max_epochs, self.least_steps)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimise what is not frozen, with the chosen schedule."""

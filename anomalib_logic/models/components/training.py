@@ -5,11 +5,12 @@
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Sized
 from typing import Any
 
 import lightning.pytorch as pl
-from anomalib.data import AnomalibDataset, Batch
+from anomalib.data import AnomalibDataModule, AnomalibDataset, Batch
 from anomalib.data.utils import LabelName
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 LIGHTNING_MAX_EPOCHS = 1000  # what Lightning trains for when no length is given
 
 
-def apply_default_max_epochs(trainer: pl.Trainer, max_epochs: int) -> None:
+def apply_default_max_epochs(trainer: pl.Trainer, max_epochs: int, least_steps: int = 0) -> None:
     """Train for the model's number of epochs where the trainer was given no length.
 
     Lightning stands for "not given" with 1000 epochs, so exactly 1000 is told apart only by the model's argument.
@@ -28,10 +29,15 @@ def apply_default_max_epochs(trainer: pl.Trainer, max_epochs: int) -> None:
     Args:
         trainer: Trainer that is about to fit.
         max_epochs: The model's own number of epochs.
+        least_steps: Number of steps that more epochs make up where there are few images, in a data module of Anomalib.
     """
     if trainer.max_epochs == LIGHTNING_MAX_EPOCHS and trainer.max_steps == -1 and max_epochs != LIGHTNING_MAX_EPOCHS:
+        datamodule = getattr(trainer, "datamodule", None)
+        if least_steps and isinstance(datamodule, AnomalibDataModule):
+            steps = math.ceil(len(datamodule.train_data) / datamodule.train_batch_size / trainer.world_size)
+            max_epochs = max(max_epochs, math.ceil(least_steps / steps))
         trainer.fit_loop.max_epochs = max_epochs
-        logger.info("the trainer sets no length: training for the model's max_epochs=%d", max_epochs)
+        logger.info("the trainer sets no length: training for the model's %d epochs", max_epochs)
 
 
 def training_ends(trainer: pl.Trainer) -> bool:

@@ -104,6 +104,7 @@ class GlcfTraining(Training):
         schedule: ``"cosine"`` (after 5% of warm-up) or ``"constant"``.
         gradient_clip: Largest norm of the gradient, unless the trainer's ``gradient_clip_val`` is set.
         max_epochs: Epochs of training where the trainer sets no length.
+        least_steps: Steps of training at least, where the trainer sets no length: few images get more epochs.
         statistics: Normal images whose errors' mean and standard deviation normalise the error maps: those of the
             ``"training"`` set (the paper) or of the ``"validation"`` set (ours), which a network that knows its few
             training images by heart needs: on them its global errors are far below those on new normal images.

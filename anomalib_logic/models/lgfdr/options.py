@@ -75,3 +75,4 @@ class LgfdrTraining(Training):
     optimizer: str = "muon"
     learning_rate: float = 5e-3
     max_epochs: int = 32
+    least_steps: int = 320

@@ -141,6 +141,24 @@ def test_batches_of_one_odd_sizes_and_grey_images_are_taken(tmp_path):
     assert all(torch.isfinite(batch.pred_score).all() for batch in predictions)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, 5), ({"least_steps": 0}, 2), ({"max_epochs": 7}, 7), ({"trainer": 3}, 3)], ids=str
+)
+def test_few_images_get_more_epochs_unless_the_trainer_sets_the_length(given, expected, folder, tmp_path):
+    options = {"max_epochs": 2, "least_steps": 9, **given}
+    trainer = {"max_epochs": options.pop("trainer")} if "trainer" in options else {}
+    run = Engine(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        limit_val_batches=0,
+        **trainer,
+    )
+    run.fit(Lgfdr(**SMALL, **options), datamodule=datamodule(folder))  # six images make two batches
+    assert run.trainer.current_epoch == expected
+
+
 def test_deterministic_training_gives_the_same_scores_twice(tmp_path, folder):
     scores = []
     for _ in range(2):
