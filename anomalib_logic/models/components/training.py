@@ -34,7 +34,7 @@ def apply_default_max_epochs(trainer: pl.Trainer, max_epochs: int, least_steps: 
     if trainer.max_epochs == LIGHTNING_MAX_EPOCHS and trainer.max_steps == -1 and max_epochs != LIGHTNING_MAX_EPOCHS:
         datamodule = getattr(trainer, "datamodule", None)
         if least_steps and isinstance(datamodule, AnomalibDataModule):
-            steps = math.ceil(len(datamodule.train_data) / datamodule.train_batch_size / trainer.world_size)
+            steps = max(1, math.ceil(len(datamodule.train_data) / datamodule.train_batch_size / trainer.world_size))
             max_epochs = max(max_epochs, math.ceil(least_steps / steps))
         trainer.fit_loop.max_epochs = max_epochs
         logger.info("the trainer sets no length: training for the model's %d epochs", max_epochs)
