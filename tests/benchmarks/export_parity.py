@@ -25,6 +25,7 @@ from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
 from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, Runner, TorchRunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.export.verification import FULL_PRECISION, file_size, image_auroc
+from anomalib_logic.models.components.trained_model import TrainedModel
 
 BATCHES = (1, 4)
 MOBILENET = {"backbone": BACKBONE, "backbone_args": BACKBONE_ARGS, "pre_trained": False}
@@ -114,7 +115,7 @@ def rows_of(name: str, args: argparse.Namespace) -> list[str]:
     seed_everything(args.seed, verbose=False)
     data = MVTecLoco(args.root, args.category, train_batch_size=8, eval_batch_size=8, num_workers=0)
     model = MODELS[name](args)
-    trainer = {"max_epochs": args.epochs} if isinstance(model, (Glcf, Lgfdr)) else {}
+    trainer = {"max_epochs": args.epochs} if isinstance(model, TrainedModel) else {}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(default_root_dir=folder, accelerator="cpu", enable_progress_bar=False, logger=False, **trainer)

@@ -31,7 +31,7 @@ from settings import BACKBONE, NARROW
 from torch import nn
 
 from anomalib_logic import Glcf, Lgfdr, SamLad
-from anomalib_logic.export import OnnxRunner, OpenVINORunner
+from anomalib_logic.export import OnnxRunner, OpenVINORunner, VerifiedExport
 from anomalib_logic.export.quantization import layers_to_quantize
 from anomalib_logic.models.sam_lad.segment_anything import SegmentAnything
 
@@ -150,7 +150,7 @@ def quantized(file: Path, model: AnomalibModule, images: np.ndarray) -> Path:
 
 def exported_runs(model: AnomalibModule, folder: Path, args: argparse.Namespace):
     """Runtimes, as functions of a batch of arrays."""
-    ours = {"verify": False} if isinstance(model, (Glcf, Lgfdr, SamLad)) else {}
+    ours = {"verify": False} if isinstance(model, VerifiedExport) else {}
     model = model.cpu()
     size = (args.image_size, args.image_size)
     fixed = {"dynamic_shapes": ({},)} if len(args.batches) == 1 else {}  # PatchCore cannot be exported otherwise

@@ -12,35 +12,25 @@ Markdown table, one cell "mean (lowest to highest)" of the splits. ``--pictures 
 """
 
 import argparse
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization.image.functional import create_image_grid
 from lightning import seed_everything
 from scenes import MODELS, image_and_map
-from settings import BACKBONE, parts_of
+from settings import BACKBONE, LITE, fit_and_predict, parts_of
 
 from anomalib_logic.metrics.functional import auroc
 
-LITE = "tf_efficientnet_lite0"
 RUNS = (("samlad", 384), ("patchcore", 384), ("patchcore", 224), ("padim", 384), ("padim", 224))
 
 
 def predict(model: AnomalibModule, folder: Path, split: int) -> dict[str, Any]:
     """Scores, labels, maps and paths of the images that do not train, and seconds to fit."""
     seed_everything(split, verbose=False)
-    data = parts_of(folder, split)
-    with tempfile.TemporaryDirectory() as results:
-        engine = Engine(default_root_dir=results, accelerator="cpu", enable_progress_bar=False, logger=False)
-        start = time.perf_counter()
-        engine.fit(model, datamodule=data)
-        seconds = time.perf_counter() - start
-        batches = engine.predict(model, datamodule=data)
+    seconds, batches = fit_and_predict(model, parts_of(folder, split))
     fields = {
         name: torch.cat([getattr(b, name).flatten(0, -1 if name != "anomaly_map" else -3) for b in batches])
         for name in ("pred_score", "gt_label", "anomaly_map")

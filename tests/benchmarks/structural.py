@@ -16,54 +16,21 @@ Results are added to ``--output``, and what it has already is not done again; ``
 
 import argparse
 import json
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import AnomalibDataModule, Batch
-from anomalib.engine import Engine
-from anomalib.models.components import AnomalibModule
+from anomalib.data import Batch
 from lightning import seed_everything
 from scenes import MODELS, draw, shifted
-from settings import BACKBONE, parts_of
+from settings import BACKBONE, LITE, data_of, fit_and_predict
 from sklearn.metrics import average_precision_score
 
-from anomalib_logic import MVTecLoco
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.metrics.functional import auroc
 
-LITE = "tf_efficientnet_lite0"
 FIGURES = ("structural", "pixel_ap", "logical")
 EPOCHS = {"glcf": 90}  # LGFDR has its own
-
-
-def data_of(folder: Path, image_size: int, model: str) -> AnomalibDataModule:
-    """Data of a category of scenes, or of a set of photographs."""
-    if (folder / "good").is_dir():
-        return parts_of(folder, split=0)
-    return MVTecLoco(
-        folder.parent,
-        folder.name,
-        train_batch_size=8,
-        eval_batch_size=20,
-        num_workers=0,
-        train_augmentations=shifted(image_size, 6) if model == "glcf" else None,
-    )
-
-
-def fit(model: AnomalibModule, data: AnomalibDataModule, args: argparse.Namespace, epochs: int | None) -> Any:
-    """Fit a model; returns seconds and the predictions of the test images."""
-    trainer = {"accelerator": args.accelerator, "enable_progress_bar": False, "logger": False}
-    if epochs:
-        trainer |= {"max_epochs": epochs}
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(default_root_dir=folder, check_val_every_n_epoch=1000, **trainer)
-        start = time.perf_counter()
-        engine.fit(model, datamodule=data)
-        seconds = time.perf_counter() - start
-        return seconds, engine.predict(model, datamodule=data)
 
 
 def figures(batches: list[Batch]) -> dict[str, float]:
@@ -72,7 +39,7 @@ def figures(batches: list[Batch]) -> dict[str, float]:
     labels = torch.cat([batch.gt_label for batch in batches]).bool()
     scores = torch.cat([batch.pred_score.flatten() for batch in batches])
     maps = torch.cat([batch.anomaly_map.squeeze(1) for batch in batches])
-    logical = torch.tensor(["logical_anomalies" in path for path in paths])
+    logical = torch.tensor([kind == "logical_anomalies" for kind in anomaly_kinds(paths)])
     result = {"structural": float(auroc(scores[~labels], scores[labels & ~logical]))}
     if logical.any():
         result["logical"] = float(auroc(scores[~labels], scores[logical]))
@@ -104,13 +71,19 @@ def run(args: argparse.Namespace) -> None:
                 seed_everything(1, verbose=False)
                 options = json.loads(args.options) if model_name == "lgfdr" else {}
                 model = MODELS[model_name](weights[backbone], args.image_size, options, backbone)
-                epochs = options.pop("max_epochs", None) or EPOCHS.get(model_name)
-                seconds, batches = fit(model, data_of(folder, args.image_size, model_name), args, epochs)
+                augmentations = shifted(args.image_size, 6) if model_name == "glcf" else None
+                loader = {"train_batch_size": 8, "eval_batch_size": 20, "train_augmentations": augmentations}
+                trainer = {"accelerator": args.accelerator, "check_val_every_n_epoch": 1000}
+                if epochs := options.get("max_epochs") or EPOCHS.get(model_name):
+                    trainer["max_epochs"] = epochs
+                seconds, batches = fit_and_predict(model, data_of(folder, **loader), **trainer)
                 result = {"row": row, "backbone": backbone, "folder": name, "seconds": round(seconds, 1)}
+                result |= figures(batches)
+                line = json.dumps(result)
                 with args.output.open("a") as file:
-                    file.write(json.dumps({**result, **figures(batches)}) + "\n")
-                print(json.dumps({**result, **figures(batches)}), flush=True)
-                if args.pictures and "logical_anomalies" in anomaly_kinds([p for b in batches for p in b.image_path]):
+                    file.write(line + "\n")
+                print(line, flush=True)
+                if args.pictures and "logical" in result:
                     draw(batches, args.pictures / f"{row}_{backbone}_{name.replace('/', '_')}.png")
 
 

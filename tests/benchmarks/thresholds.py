@@ -11,19 +11,16 @@ the good images train. Prints a Markdown table; predictions are those of ``engin
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import AnomalibDataModule
-from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
 from scenes import MODELS
-from settings import BACKBONE, parts_of
+from settings import BACKBONE, data_of, fit_and_predict
 
-from anomalib_logic import CalibratedPostProcessor, MVTecLoco
+from anomalib_logic import CalibratedPostProcessor
 from anomalib_logic.metrics.functional import auroc
 
 COLUMNS = ("F1 / best", "F1 ratio", "false alarms", "AUROC predicted / raw", "pixel F1")
@@ -40,13 +37,6 @@ def best_f1(scores: torch.Tensor, truth: torch.Tensor) -> float:
     return max(f1(scores >= threshold, truth) for threshold in scores.unique())
 
 
-def data_of(folder: Path) -> AnomalibDataModule:
-    """Data module of a category or of a folder of good and bad parts."""
-    if (folder / "train").is_dir():
-        return MVTecLoco(folder.parent, folder.name, eval_batch_size=8, num_workers=0)
-    return parts_of(folder, 0)
-
-
 def model_of(args: argparse.Namespace) -> AnomalibModule:
     """The model with the benchmarks' settings."""
     options = {"post_processor": CalibratedPostProcessor(args.rate)}
@@ -56,13 +46,8 @@ def model_of(args: argparse.Namespace) -> AnomalibModule:
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Fit and predict one category."""
     seed_everything(1, verbose=False)
-    data, model = data_of(folder), model_of(args)
-    with tempfile.TemporaryDirectory() as results:
-        engine = Engine(
-            default_root_dir=results, accelerator="cpu", enable_progress_bar=False, max_epochs=args.epochs, logger=False
-        )
-        engine.fit(model, datamodule=data)
-        batches = engine.predict(model, datamodule=data)
+    model = model_of(args)
+    _, batches = fit_and_predict(model, data_of(folder, eval_batch_size=8), max_epochs=args.epochs)
     raw = []
     with torch.no_grad():
         for batch in batches:

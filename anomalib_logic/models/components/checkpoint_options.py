@@ -33,8 +33,8 @@ class CheckpointOptions:
 
     Attributes:
         WITHOUT_FILES: Arguments of a model whose networks come from a checkpoint.
-        TRAINING_OPTIONS: Arguments, or groups of them, that only say how to train: where they are not the default, the
-            caller's count.
+        TRAINING_OPTIONS: Groups of arguments that only say how to train: where they are not the default, the caller's
+            count.
     """
 
     WITHOUT_FILES: ClassVar[dict[str, Any]] = {"pre_trained": False, "backbone_weights": None}
@@ -102,10 +102,8 @@ class CheckpointOptions:
         return {name: used[name] for name in used if _plain(first[name]) != _plain(default[name])}
 
     def _own_training_options(self) -> dict[str, Any]:
-        names = set(self.TRAINING_OPTIONS)
-        for name, default in self._defaults().items():
-            if name in names and is_dataclass(default):
-                names |= {field.name for field in fields(default)}
+        defaults = self._arguments({})
+        names = {name for group in self.TRAINING_OPTIONS for name in defaults[group]}
         return {name: value for name, value in self._given().items() if name in names}
 
     def _warn_of_overridden(self, stored: Mapping[str, Any]) -> None:

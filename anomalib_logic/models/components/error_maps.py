@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .image_score import ImageScore, summarize
 from .options import OptionGroup
+from .precision import full_precision
 
 Distance = Literal["mse", "cosine"]
 TOP_SHARE = 0.02  # share of the map's positions that the image score "top" averages
@@ -52,7 +53,7 @@ def position_distance(first: torch.Tensor, second: torch.Tensor, distance: Dista
 
 
 class MapFusion(nn.Module):
-    """Weighted sum of maps at the size of the image, smoothed, and its image score.
+    """Weighted sum of maps at the size of the image, smoothed, and its image score, without mixed precision.
 
     Args:
         image_size: Height and width of the map in pixels.
@@ -77,7 +78,8 @@ class MapFusion(nn.Module):
             Anomaly map, shape ``(N, 1, H, W)``, and image score, shape ``(N,)``.
         """
         fused = torch.zeros((), dtype=maps[0].dtype, device=maps[0].device)
-        for one, weight in zip(maps, weights, strict=True):
-            fused = fused + weight * F.interpolate(one, self.image_size, mode="bilinear", align_corners=False)
-        anomaly_map = self.blur(fused)
-        return anomaly_map, summarize(anomaly_map, self.image_score, TOP_SHARE)
+        with full_precision(fused.device):
+            for one, weight in zip(maps, weights, strict=True):
+                fused = fused + weight * F.interpolate(one, self.image_size, mode="bilinear", align_corners=False)
+            anomaly_map = self.blur(fused)
+            return anomaly_map, summarize(anomaly_map, self.image_score, TOP_SHARE)

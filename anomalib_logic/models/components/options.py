@@ -10,7 +10,7 @@ too. So a default is stated once, in its group.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, TypedDict, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypedDict, get_origin, get_type_hints
 
 from typing_extensions import NotRequired
 
@@ -40,9 +40,6 @@ class OptionGroup:
             check_least(name, getattr(self, name), least)
 
 
-Group = TypeVar("Group", bound=OptionGroup)
-
-
 def names_of(*groups: type) -> Any:
     """Make the type of ``**options``, all of whose keys may be left out: the fields of some groups.
 
@@ -56,40 +53,35 @@ def names_of(*groups: type) -> Any:
     return TypedDict("Options", annotations)
 
 
-def take(group: type[Group], given: Any, options: dict[str, Any]) -> Group:
-    """Take a group's options out of ``options``.
+def take_groups(owner: str, options: Mapping[str, Any], *groups: tuple[type[OptionGroup], Any]) -> list[Any]:
+    """Make the groups of what was given for each, and of options that were given by themselves, which count.
 
     Args:
-        group: The dataclass.
-        given: An instance, a mapping of some of its fields, or ``None`` for the defaults.
-        options: Fields that were given by themselves, which count; those of this group are removed.
+        owner: Name of the class that has the options, for messages.
+        options: Fields that were given by themselves.
+        groups: For each group its dataclass, and an instance, a mapping of some of its fields, or ``None``.
 
     Raises:
-        TypeError: If a mapping has a key that is no field; the message names it and the fields.
+        TypeError: If there is no such option; the message names it, and those that there are.
     """
-    known = [field.name for field in fields(group)]
-    own = {name: options.pop(name) for name in known if name in options}
-    if isinstance(given, group):
-        return replace(given, **own)
-    values = dict(plain(given) or {})
-    check_known(group.__name__, values, known)
-    return group(**{**values, **own})
+    names = {group: [field.name for field in fields(group)] for group, _ in groups}
+    _check_known(owner, options, [name for known in names.values() for name in known])
+    taken = []
+    for group, given in groups:
+        own = {name: options[name] for name in names[group] if name in options}
+        if isinstance(given, group):
+            taken.append(replace(given, **own))
+        else:
+            values = plain(given) or {}
+            _check_known(group.__name__, values, names[group])
+            taken.append(group(**{**values, **own}))
+    return taken
 
 
-def check_known(owner: str, options: Mapping[str, Any], known: list[str] | None = None) -> None:
-    """Refuse options that are not known.
-
-    Args:
-        owner: Name of the class that has the options, for the message.
-        options: What was given.
-        known: Names of those that are known; none by default.
-
-    Raises:
-        TypeError: The message names the first one, and those that are known.
-    """
+def _check_known(owner: str, options: Mapping[str, Any], known: list[str]) -> None:
     for name in options:
-        if name not in (known or ()):
-            msg = f"{owner} has no option '{name}'" + (f"; it has {', '.join(known)}" if known else "")
+        if name not in known:
+            msg = f"{owner} has no option '{name}'; it has {', '.join(known)}"
             raise TypeError(msg)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from timm.layers import Format, nhwc_to
 
+from .arguments import check_ascending
 from .backbone import create_timm_model, describe_backbone, load_weights
 from .frozen import Frozen
 
@@ -39,7 +40,8 @@ class FeaturePyramid(Frozen):
         channels: Number of channels of each returned map.
 
     Raises:
-        ValueError: If timm does not know ``backbone``, if it lacks one of the strides, or if the weights do not fit.
+        ValueError: If timm does not know ``backbone``, if it lacks one of the strides or these are not
+            ascending, or if the weights do not fit.
         RuntimeError: If the published weights cannot be downloaded.
         FileNotFoundError: If ``weights`` is not a file.
     """
@@ -54,6 +56,7 @@ class FeaturePyramid(Frozen):
         strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
+        check_ascending("strides", strides)
         arguments = dict(backbone_args or {})
         if describe_backbone(backbone, **arguments).pretrained_cfg["fixed_input_size"]:
             arguments.setdefault("img_size", image_size)

@@ -62,7 +62,7 @@ class TrainedModel:
     network's maps, one argument each, to a dictionary with ``"loss"`` and its terms.
 
     Attributes:
-        TRAINING_OPTIONS: Constructor arguments that only say how to train, see :class:`.CheckpointOptions`.
+        TRAINING_OPTIONS: Groups of arguments that only say how to train, see :class:`.CheckpointOptions`.
     """
 
     TRAINING_OPTIONS: ClassVar[tuple[str, ...]] = ("training",)

@@ -11,7 +11,6 @@ from anomalib.data import InferenceBatch
 from torch import nn
 
 from .normal_statistics import ChannelStandardization, MapNormalization
-from .precision import full_precision
 from .pyramid import FeaturePyramid
 
 
@@ -65,7 +64,5 @@ class TrainedNetwork(nn.Module):
             return self.maps(images)
         # Here, because Anomalib's TorchInferencer leaves gradients on.
         with torch.no_grad():
-            errors = self.errors(self.maps(images))
-            with full_precision(images.device):
-                anomaly_map, score = self.anomaly_map(errors)
+            anomaly_map, score = self.anomaly_map(self.errors(self.maps(images)))
         return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)

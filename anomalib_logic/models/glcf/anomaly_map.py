@@ -4,14 +4,14 @@
 """Anomaly map and image score of GLCF (paper section III-E2, equations 5 to 7)."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
 
 from anomalib_logic.models.components.error_maps import MapFusion, position_distance
 from anomalib_logic.models.components.normal_statistics import MapNormalization
-from anomalib_logic.models.components.options import check_known, take
-from anomalib_logic.models.components.precision import full_precision
+from anomalib_logic.models.components.options import take_groups
 
 from .options import GlcfScoring
 
@@ -35,8 +35,7 @@ class AnomalyMapGenerator(MapFusion):
     """
 
     def __init__(self, image_size: tuple[int, int], scoring: GlcfScoring | None = None, **options: Any) -> None:
-        scoring = take(GlcfScoring, scoring, options)
-        check_known(type(self).__name__, options)
+        (scoring,) = take_groups("AnomalyMapGenerator", options, (GlcfScoring, scoring))
         super().__init__(image_size, scoring.sigma, scoring.image_score)
         self.criterion = scoring.criterion
         self.distance = scoring.distance
@@ -46,10 +45,9 @@ class AnomalyMapGenerator(MapFusion):
         self.scales = tuple(weight > 0 for weight in self.scale_weights)
         self.branches = tuple(weight > 0 for weight in self.branch_weights)
         self.used = [
-            branch * len(self.scales) + scale
-            for branch in range(2)
-            for scale in range(len(self.scales))
-            if self.branches[branch] and self.scales[scale]
+            index
+            for index, (branch, scale) in enumerate(product(self.branches, self.scales))
+            if branch and scale  # as the errors are ordered: local at all scales, then global
         ]
         self.normalization = MapNormalization(2 * len(self.scales), self.used)
 
@@ -67,7 +65,10 @@ class AnomalyMapGenerator(MapFusion):
         """
         reference = global_estimate if self.criterion == "estimation" else features
         branches = ((features, local_estimate), (correspondence, reference))
-        pairs = [(branches[i // 3][0][i % 3], branches[i // 3][1][i % 3]) for i in self.used]
+        pairs = []
+        for index in self.used:
+            branch, scale = divmod(index, len(self.scales))
+            pairs.append([maps[scale] for maps in branches[branch]])
         return [position_distance(first.float(), second.float(), self.distance) for first, second in pairs]
 
     def forward(self, errors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,12 +80,12 @@ class AnomalyMapGenerator(MapFusion):
         Returns:
             Anomaly map, shape ``(N, 1, H, W)``, and image score, shape ``(N,)``.
         """
-        with full_precision(errors[0].device):
-            scaled = dict(zip(self.used, self.normalization(errors), strict=True))
-            scales = [i for i, counts in enumerate(self.scales) if counts]
-            weights = [weight for weight in self.branch_weights if weight > 0]
-            first = self.branches.index(True) * len(self.scales)
-            fused = [weights[0] * scaled[first + i] for i in scales]
-            if all(self.branches):
-                fused = [one + weights[1] * scaled[3 + i] for one, i in zip(fused, scales, strict=True)]
-            return super().forward(fused, [self.scale_weights[i] for i in scales])
+        scaled = dict(zip(self.used, self.normalization(errors), strict=True))
+        maps, weights = [], []
+        for scale, weight in enumerate(self.scale_weights):
+            branches = range(scale, 2 * len(self.scales), len(self.scales))
+            terms = [w * scaled[i] for w, i in zip(self.branch_weights, branches, strict=True) if i in scaled]
+            if terms:
+                maps.append(sum(terms[1:], terms[0]))
+                weights.append(weight)
+        return super().forward(maps, weights)

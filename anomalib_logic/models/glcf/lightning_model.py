@@ -14,7 +14,7 @@ from anomalib.visualization import Visualizer
 from typing_extensions import Unpack
 
 from anomalib_logic.models.components.defaults import ModelDefaults
-from anomalib_logic.models.components.options import check_known, names_of, take
+from anomalib_logic.models.components.options import names_of, take_groups
 from anomalib_logic.models.components.trained_model import TrainedModel
 
 from .loss import GlcfLoss
@@ -80,10 +80,10 @@ class Glcf(TrainedModel, ModelDefaults, AnomalibModule):
         visualizer: Visualizer | bool = True,
         **options: Unpack[Options],
     ) -> None:
-        networks = take(GlcfNetworks, networks, options)
-        scoring = take(GlcfScoring, scoring, options)
-        training = take(GlcfTraining, training, options)
-        check_known("Glcf", options, list(Options.__annotations__))
+        networks, scoring, training = take_groups(
+            "Glcf", options, (GlcfNetworks, networks), (GlcfScoring, scoring), (GlcfTraining, training)
+        )
+        options.clear()  # Lightning stores what is in this frame, and they are in their groups now
         super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
         self.use_training(training)
         self.model = GlcfModel(

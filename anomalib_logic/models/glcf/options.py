@@ -60,17 +60,15 @@ class GlcfNetworks(OptionGroup):
 
 @dataclass(frozen=True)
 class GlcfScoring(Scoring):
-    """Anomaly map and image score of GLCF.
+    """Anomaly map and image score of GLCF: :class:`.Scoring`, whose ``distance`` is the loss's, too, and this.
 
     Args:
         branch: ``"both"``, ``"local"`` or ``"global"`` errors; ``"local"`` suits textures (section IV-C1). The networks
             of a branch that is left out are neither trained nor run.
         criterion: What the global branch compares with the correspondence network's maps: their ``"estimation"``, or
             the backbone's maps, ``"correspondence"`` (section IV-D2, fig. 11a).
-        distance: ``"mse"`` or ``"cosine"``, of the loss and of the error maps.
         scale_weights: Weights of the error maps at strides 4, 8 and 16 (equation 7); one of weight 0 is not computed.
         branch_weights: Weights of the local and the global error (equation 6).
-        sigma: Standard deviation of the anomaly map's Gaussian filter in pixels; 0 leaves it out.
         image_score: ``"std"`` (the paper) or ``"max"`` of the anomaly map, or the mean of its ``"top"`` 2% (ours).
 
     Raises:
@@ -92,22 +90,14 @@ class GlcfScoring(Scoring):
 
 @dataclass(frozen=True)
 class GlcfTraining(Training):
-    """How GLCF is trained.
+    """How GLCF is trained: :class:`.Training` and this.
+
+    The paper's ``statistics`` are those of the training images; of validation images is ours.
 
     Args:
         feature_noise: Standard deviation of the noise that is added to the bottleneck's input in training, in units of
             the (standardised) maps, against overfitting (ours); 0 for the paper's method. The targets stay clean.
         loss_weights: Weights of the correspondence, the local and the global loss term (equation 4).
-        optimizer: Name of an optimiser in ``timm.optim``.
-        learning_rate: Learning rate (its peak with ``schedule="cosine"``).
-        weight_decay: Weight decay; biases and norms have none.
-        schedule: ``"cosine"`` (after 5% of warm-up) or ``"constant"``.
-        gradient_clip: Largest norm of the gradient, unless the trainer's ``gradient_clip_val`` is set.
-        max_epochs: Epochs of training where the trainer sets no length.
-        least_steps: Steps of training at least, where the trainer sets no length: few images get more epochs.
-        statistics: Normal images whose errors' mean and standard deviation normalise the error maps: those of the
-            ``"training"`` set (the paper) or of the ``"validation"`` set (ours), which a network that knows its few
-            training images by heart needs: on them its global errors are far below those on new normal images.
 
     Raises:
         ValueError: If an argument is out of range.

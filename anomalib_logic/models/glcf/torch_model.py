@@ -11,7 +11,7 @@ import torch
 
 from anomalib_logic.models.components.arguments import check_divisible
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization, MapNormalization
-from anomalib_logic.models.components.options import check_known, take
+from anomalib_logic.models.components.options import take_groups
 from anomalib_logic.models.components.pyramid import STRIDES, FeaturePyramid
 from anomalib_logic.models.components.trained_network import TrainedNetwork
 
@@ -68,9 +68,7 @@ class GlcfModel(TrainedNetwork):
         **options: Any,
     ) -> None:
         super().__init__()
-        networks = take(GlcfNetworks, networks, options)
-        scoring = take(GlcfScoring, scoring, options)
-        check_known(type(self).__name__, options)
+        networks, scoring = take_groups("GlcfModel", options, (GlcfNetworks, networks), (GlcfScoring, scoring))
         check_divisible(image_size, STRIDES[-1], backbone)
         self.feature_noise = feature_noise
         self.anomaly_map_generator = AnomalyMapGenerator(image_size, scoring)

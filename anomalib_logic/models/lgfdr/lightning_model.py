@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 
 from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.models.components.defaults import ModelDefaults, default_evaluator
-from anomalib_logic.models.components.options import check_known, names_of, take
+from anomalib_logic.models.components.options import names_of, take_groups
 from anomalib_logic.models.components.trained_model import TrainedModel
 
 from .options import LgfdrNetworks, LgfdrScoring, LgfdrTraining
@@ -68,9 +68,10 @@ class Lgfdr(TrainedModel, ModelDefaults, AnomalibModule):
         visualizer: Visualizer | bool = True,
         **options: Unpack[Options],
     ) -> None:
-        groups = ((LgfdrNetworks, networks), (LgfdrScoring, scoring), (LgfdrTraining, training))
-        networks, scoring, training = (take(group, given, options) for group, given in groups)
-        check_known("Lgfdr", options, list(Options.__annotations__))
+        networks, scoring, training = take_groups(
+            "Lgfdr", options, (LgfdrNetworks, networks), (LgfdrScoring, scoring), (LgfdrTraining, training)
+        )
+        options.clear()  # Lightning stores what is in this frame, and they are in their groups now
         super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
         self.use_training(training)
         pyramid = {"pre_trained": pre_trained, "weights": backbone_weights, "backbone_args": backbone_args}

@@ -11,7 +11,7 @@ from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import nn
 from torch.nn import functional as F
 
-from anomalib_logic.models.components.arguments import check_ascending, check_divisible
+from anomalib_logic.models.components.arguments import check_divisible
 from anomalib_logic.models.components.blocks import Residual, check_width, learned_tokens, to_map, transformer
 from anomalib_logic.models.components.error_maps import MapFusion, position_distance
 from anomalib_logic.models.components.normal_statistics import ChannelStandardization, MapNormalization
@@ -107,8 +107,8 @@ class LgfdrModel(TrainedNetwork):
         **pyramid: Any,
     ) -> None:
         super().__init__()
-        self.scoring, self.noise = scoring, training
-        check_ascending("strides", networks.strides)
+        self.scoring = scoring
+        self.noise, self.noise_kind = training.noise, training.noise_kind
         check_divisible(image_size, math.lcm(PATCH * networks.grid_stride, *networks.strides), backbone)
         self.grid = (image_size[0] // networks.grid_stride, image_size[1] // networks.grid_stride)
         self.pyramid = FeaturePyramid(backbone, image_size=image_size, strides=networks.strides, **pyramid)
@@ -128,15 +128,15 @@ class LgfdrModel(TrainedNetwork):
     def maps(self, images: torch.Tensor) -> LgfdrMaps:
         """Compute features and reconstructions of normalised images, shape ``(N, 3, H, W)``."""
         features = torch.cat([resize(m, self.grid) for m in self.features(images)], dim=1)
-        noisy = self._add_noise(features) if self.training and self.noise.noise > 0 else features
+        noisy = self._add_noise(features) if self.training and self.noise > 0 else features
         both = [None if tower is None else tower(noisy) for tower in (self.local_tower, self.global_tower)]
         there = [reconstruction for reconstruction in both if reconstruction is not None]
         fused = torch.stack(there).mean(dim=0) if self.head is None else self.head(*there)
         return LgfdrMaps(features, *both, fused)
 
     def _add_noise(self, features: torch.Tensor) -> torch.Tensor:
-        level = self.noise.noise
-        if self.noise.noise_kind == "varied":
+        level = self.noise
+        if self.noise_kind == "varied":
             level = 2 * level * torch.rand_like(features[:, :1, :1, :1])
         return features + level * torch.randn_like(features)
 
