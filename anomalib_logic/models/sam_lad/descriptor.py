@@ -3,15 +3,13 @@
 
 """Object descriptors: one vector an object (paper section 3.5.1)."""
 
-from typing import Literal
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic.models.components.arguments import check_choice
 
-Descriptor = Literal["gap", "gmp", "dcga_literal", "dcga"]
+from .options import Descriptor
 
 
 class ObjectDescriptor(nn.Module):

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from .comparison import Comparison
+
 UNMATCHED = (255, 0, 0)
 
 
@@ -59,6 +61,40 @@ class Explanation(NamedTuple):
             for canvas in (left, right):
                 canvas[_outline(mask)] = UNMATCHED
         return Image.fromarray(np.concatenate([left, right], axis=1).astype(np.uint8))
+
+
+def explain(compared: Comparison, distances: torch.Tensor, scores: torch.Tensor) -> list[Explanation]:
+    """Say of each image which objects it has, which partners they have, and what is missing.
+
+    Args:
+        compared: The images.
+        distances: Of the objects in their own frames, in units of what is usual, shape ``(N, K, g, g)``.
+        scores: Of the images, shape ``(N,)``.
+    """
+    query, matches = compared.query, compared.matches
+    weights = (query["crop_masks"] > 0.5).float()
+    means = (distances * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp_min(1)
+    nearest = compared.references[:, 0]
+    masks, valid, pictures = (compared.bank.get(name, nearest) for name in ("masks", "valid", "picture"))
+    explanations = []
+    for i in range(len(scores)):
+        own, other = query["valid"][i], valid[i]
+        # Slots of the reference's objects, counted without the empty ones.
+        slots = other.cumsum(dim=0) - 1
+        partners = slots[matches.partner[i, 0][own]]
+        explanation = Explanation(
+            score=scores[i].item(),
+            masks=query["masks"][i][own] > 0.5,
+            scores=means[i][own],
+            partners=torch.where(matches.matched[i, 0][own], partners, torch.full_like(partners, -1)),
+            surplus=compared.surplus[i][own],
+            reference_masks=masks[i][other] > 0.5,
+            missing=compared.missing[i, 0][other],
+            reference=int(nearest[i]),
+            pictures=torch.stack([query["picture"][i], pictures[i]]),
+        )
+        explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
+    return explanations
 
 
 def _canvas(picture: torch.Tensor, size: int) -> np.ndarray:

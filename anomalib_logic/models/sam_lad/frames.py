@@ -30,11 +30,6 @@ def _extent(occupied: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.minimum(first, last) / length, last / length
 
 
-def whole_image_boxes(boxes: torch.Tensor) -> torch.Tensor:
-    """Boxes of the whole image, for as many objects as ``boxes`` has."""
-    return torch.cat([torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., :2])], dim=-1)
-
-
 def crop(maps: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     """Resample the map under each box to a square grid, bilinearly.
 

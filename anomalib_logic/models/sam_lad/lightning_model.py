@@ -17,22 +17,24 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from typing_extensions import Unpack
 
 from anomalib_logic.models.components.data_config import Normalization, normalization_of
 from anomalib_logic.models.components.defaults import ModelDefaults
-from anomalib_logic.models.components.image_score import ImageScore
+from anomalib_logic.models.components.options import names_of, take_groups
 from anomalib_logic.models.components.patch_features import coarsest_stride
 from anomalib_logic.models.components.training import normal_batches
 
-from .bank import Template
-from .descriptor import Descriptor
+from .bank import Template, greedy_k_center
+from .encoder import EMPTY_UPSAMPLERS
 from .explanation import Explanation
-from .fitting import CHUNK
-from .scoring import Alignment
-from .torch_model import EMPTY_UPSAMPLERS, ObjectKind, SamLadModel, Selection
+from .options import SamLadBank, SamLadMatching, SamLadScoring, SamLadSegmentation
+from .torch_model import SamLadModel
 
 logger = logging.getLogger(__name__)
 
+Options = names_of(SamLadSegmentation, SamLadMatching, SamLadBank, SamLadScoring)
+CHUNK = 1  # images at a time while fitting and testing: neither result nor memory depend on the size of batches
 NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 LEAST_SIDE = 384  # pixels; at 224 small parts have too few positions
 SAMPLE = 60  # images whose features are clustered, at most
@@ -64,43 +66,18 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             of Segment Anything. If false, they are random where no file is given.
         backbone_weights: Local ``.safetensors`` or ``.pth`` file with the backbone's weights, instead of a download; or
             ``"packaged"``: those of an installed package (``tf_efficientnet_lite0``, extra ``weights``).
-        objects: ``"sam_vit_h"``, ``"sam_vit_l"``, ``"sam_vit_b"`` or ``"mobile_sam"`` (Segment Anything; the last is
-            smaller), or ``"cluster"``: segments of clustered features, which need no further network (ours).
-        sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download, if
-            ``pre_trained``.
-        upsample: Factor by which features are up-sampled from the grid of patches (stride 16 for a pyramid): 1, 2, 4,
-            8, 16 or 32; 8 in the paper.
         upsampler_weights: Checkpoint of FeatUp's up-sampler for this backbone, or the name of a published one,
             ``"featup_dinov2"`` or ``"featup_dinov2_no_norm"``; bilinear up-sampling by default.
-        k: Number of nearest normals that a query is compared with; 2 in the paper.
+        sam_checkpoint: Local file with the weights of Segment Anything; by default Anomalib's cache or a download, if
+            ``pre_trained``.
         image_size: Height and width, or one number for both, in pixels: multiples of the backbone's patch size or of
             16; by default the first such multiple from 384 on (384, or 392 for patches of 14 pixels), 224 in the paper.
             A ``pre_processor`` that resizes to a fixed size has precedence.
         backbone_args: More keyword arguments for ``timm.create_model``.
-        max_objects: Most objects of an image; of more, the best are kept.
-        area_range: Least and largest object as shares of the image; calibrated on the normals by default (ours).
-        clusters: Number of clusters for ``objects="cluster"``; chosen on the normals by default.
-        sam_size: Side of Segment Anything's input in pixels, a multiple of 16.
-        sam_points: Prompt points along one side of the image.
-        selection: Compare with the ``"nearest"`` k normals, or with one of them that is chosen at ``"random"``
-            (equation 2): that of the highest of random numbers, which the bank draws for its images when it is filled.
-        coreset: Share of the normals that the bank keeps, chosen by greedy k-center. Below 1 thresholds are rather too
-            high, for they come from the images that are kept, which lie far apart.
-        half_precision_bank: Keep the bank's features in half precision.
-        descriptor: ``"gap"``, ``"gmp"``, ``"dcga"`` or ``"dcga_literal"``, see :class:`.descriptor.ObjectDescriptor`.
-        geometry: Weight of objects' place and size when matching (ours); 0 for the paper's reading.
-        align: What a position of an object is compared with: the same position of the image (``"none"``, the paper),
-            the same position in the partners' own frames (``"box"``, ours), or the nearest feature anywhere in the
-            partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature anywhere in the
-            references, and coarser features anywhere and in the same place of all normals.
-        eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
-        scene_size: Height and width of the grid on which whole images are compared.
-        object_size: Height and width of the grid on which objects are compared.
-        score_missing: Count objects of the references that the query lacks (ours).
-        lite: Measure unmatched objects only (equation 16).
-        composition: Add a score of how much there is of what, see :class:`.composition.Composition` (ours).
-        image_score: Mean of the ``"top"`` 0.5% of the map, its ``"max"`` or its standard deviation ``"std"``.
-        sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
+        segmentation: How objects are found, see :class:`.options.SamLadSegmentation`.
+        matching: How they are described and matched, see :class:`.options.SamLadMatching`.
+        bank: What is kept of normal images and compared with, see :class:`.options.SamLadBank`.
+        scoring: Scores, anomaly map and image score, see :class:`.options.SamLadScoring`.
         seed: Seed of all random choices: of the clusterings, the bank and the calibration.
         pre_processor: Pre-processor instance, ``True`` for the default (resize, the backbone's normalisation) or
             ``False``: images come resized and normalised with ImageNet's statistics.
@@ -108,8 +85,10 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         evaluator: Evaluator instance, ``True`` for the default (with the figures of MVTec LOCO AD on data in its
             layout) or ``False``.
         visualizer: Visualiser instance, ``True`` for the default or ``False``.
+        **options: Single fields of the four groups, which count.
 
     Raises:
+        TypeError: If there is no such option; the message names it, and those that there are.
         ValueError: If an argument is out of range; the message names it, its value and the remedy.
         RuntimeError: If published weights cannot be downloaded or are not the published ones.
         FileNotFoundError: If a file of weights does not exist.
@@ -128,38 +107,30 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         backbone: str = "vit_small_patch14_dinov2",
         pre_trained: bool = True,
         backbone_weights: str | None = None,
-        objects: ObjectKind = "sam_vit_h",
-        sam_checkpoint: str | None = None,
-        upsample: int = 4,
         upsampler_weights: str | None = None,
-        k: int = 10,
+        sam_checkpoint: str | None = None,
         image_size: int | Sequence[int] | None = None,
         backbone_args: dict[str, Any] | None = None,
-        max_objects: int = 20,
-        area_range: Sequence[float] | None = None,
-        clusters: int | None = None,
-        sam_size: int = 1024,
-        sam_points: int = 32,
-        selection: Selection = "nearest",
-        coreset: float = 1.0,
-        half_precision_bank: bool = True,
-        descriptor: Descriptor = "gap",
-        geometry: float = 0.3,
-        align: Alignment = "combined",
-        eps: float = 0.01,
-        scene_size: int = 48,
-        object_size: int = 16,
-        score_missing: bool = True,
-        lite: bool = False,
-        composition: bool = True,
-        image_score: ImageScore = "max",
-        sigma: float = 4.0,
+        segmentation: SamLadSegmentation = SamLadSegmentation(),  # noqa: B008
+        matching: SamLadMatching = SamLadMatching(),  # noqa: B008
+        bank: SamLadBank = SamLadBank(),  # noqa: B008
+        scoring: SamLadScoring = SamLadScoring(),  # noqa: B008
         seed: int = 0,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
+        **options: Unpack[Options],
     ) -> None:
+        segmentation, matching, bank, scoring = take_groups(
+            "SamLad",
+            options,
+            (SamLadSegmentation, segmentation),
+            (SamLadMatching, matching),
+            (SamLadBank, bank),
+            (SamLadScoring, scoring),
+        )
+        options.clear()  # Lightning stores what is in this frame, and they are in their groups now
         if image_size is None:
             image_size = default_image_size(backbone, backbone_args)
         super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
@@ -168,39 +139,21 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         if normalization is None and self.pre_processor is not None:
             normalization = NOT_NORMALIZED
         self.model = SamLadModel(
-            image_size=self.image_size,
+            self.image_size,
+            segmentation,
+            matching,
+            bank,
+            scoring,
             backbone=backbone,
             pre_trained=pre_trained,
             backbone_weights=backbone_weights,
             backbone_args=backbone_args,
-            objects=objects,
-            sam_checkpoint=sam_checkpoint,
-            sam_size=sam_size,
-            sam_points=sam_points,
-            clusters=clusters,
-            max_objects=max_objects,
-            area_range=area_range,
-            upsample=upsample,
             upsampler_weights=upsampler_weights,
-            k=k,
-            selection=selection,
-            coreset=coreset,
-            half_precision_bank=half_precision_bank,
-            descriptor=descriptor,
-            geometry=geometry,
-            align=align,
-            eps=eps,
-            scene_size=scene_size,
-            object_size=object_size,
-            score_missing=score_missing,
-            lite=lite,
-            composition=composition,
-            image_score=image_score,
-            sigma=sigma,
+            sam_checkpoint=sam_checkpoint,
             **({} if normalization is None else normalization._asdict()),
         )
-        if self.model.upsampler is not None:  # the checkpoint brings its weights
-            self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.upsampler.norm is not None]
+        if self.model.encoder.upsampler is not None:  # the checkpoint brings its weights
+            self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.encoder.upsampler.norm is not None]
         self._said: set[str] = set()
 
     @property
@@ -256,46 +209,82 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         self.model.check_filled()
         return super().to_onnx(*args, **kwargs)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse checkpoints of versions whose bank had other fields."""
+        if not any(name.startswith("model.scores.") for name in checkpoint["state_dict"]):
+            msg = "the checkpoint is of a version of SamLad whose bank had other fields: fit the model again"
+            raise ValueError(msg)
+        super().on_load_checkpoint(checkpoint)
+
     def fit(self) -> None:
-        """Measure the features' statistics, cluster those of a sample, and fill the bank with all normal images."""
+        """Measure the features' statistics, cluster those of a sample, and fill the bank with the normal images."""
         self.model.eval()
         with torch.no_grad():
-            self.model.fit_objects(*self._measure_features(), self.seed)
-            templates = [self.model.represent(image) for image in self._normal_images("filling the bank")]
-            self.model.fit(templates, self.seed)
+            number = self._fit_encoder()
+            kept, left_out = self._choose(number)
+            self.model.fit(self._templates(kept), len(kept), left_out, self.seed)
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
     def _normal_images(self, what: str) -> Iterator[torch.Tensor]:
-        """Go over the normal training images one by one: neither result nor memory depend on the size of batches."""
+        """Go over the normal training images one by one."""
         for batch in normal_batches(self, what=what):
             yield from batch.image.split(CHUNK)
 
-    def _measure_features(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Learn how features vary over the normals.
+    def _fit_encoder(self) -> int:
+        """Learn how features vary over the normal images, and cluster the features of the first of them.
 
         Returns:
-            Images and standardised features of the first normals, as many as ``SAMPLE`` and ``SAMPLE_BYTES`` allow.
+            Number of normal images.
         """
-        model, images, maps = self.model, [], []
-        model.standardization.reset()
+        encoder, images, features, number = self.model.encoder, [], [], 0
+        encoder.standardization.reset()
+        size = 4 * sum(encoder.backbone.channels) * encoder.grid[0] * encoder.grid[1]
+        sample = min(SAMPLE, -(-SAMPLE_BYTES // size))
         for image in self._normal_images("measuring features"):
-            features = model.features(image)
-            model.standardization.update(features)
-            if len(maps) < model.sample_size(SAMPLE, SAMPLE_BYTES):
+            number += len(image)
+            maps = encoder.features(image)
+            encoder.standardization.update(maps)
+            if len(images) < sample:
                 images.append(image)
-                maps.append(features)
+                features.append(maps)
         if not images:
             msg = "the bank is empty: there was no normal training image; give the data module some"
             raise ValueError(msg)
-        model.standardization.finalize()
-        return torch.cat(images), torch.cat([model.enlarge(m, i) for m, i in zip(maps, images, strict=True)])
+        encoder.standardization.finalize()
+        everything = torch.cat([encoder.maps(i, f).all for i, f in zip(images, features, strict=True)])
+        encoder.fit_objects(torch.cat(images), everything[:, : encoder.fine_channels], self.seed)
+        if "composition" in self.model.scores:
+            self.model.scores["composition"].cluster(everything, self.seed)
+        return number
+
+    def _choose(self, number: int) -> tuple[list[int], Template | None]:
+        """Choose which normal images the bank keeps, before it keeps any.
+
+        Returns:
+            Their indices, and outlines of all others.
+        """
+        share = self.model.options.coreset
+        if share == 1.0 or number == 1:
+            return list(range(number)), None
+        outlines = [self.model.outline(image) for image in self._normal_images("choosing the coreset")]
+        everything = {name: torch.cat([outline[name] for outline in outlines]) for name in outlines[0]}
+        kept = greedy_k_center(everything["key"], max(1, int(share * number))).sort().values.tolist()
+        left = sorted(set(range(number)) - set(kept))
+        return kept, {name: values[left] for name, values in everything.items()} if left else None
+
+    def _templates(self, kept: list[int]) -> Iterator[Template]:
+        """Templates of the images that the bank keeps."""
+        wanted = set(kept)
+        for i, image in enumerate(self._normal_images("filling the bank")):
+            if i in wanted:
+                yield self.model.represent(image)
 
     def infer_part(self, images: torch.Tensor) -> InferenceBatch:
         """Predict images, and say once what they lack."""
-        query, compared = self.model.look_up(images)
-        self.say_what_was_found(query)
-        return self.model.score(query, compared)
+        compared = self.model.compare(self.model.represent(images))
+        self.say_what_was_found(compared.query)
+        return self.model.predict(self.model.measure(compared))
 
     def held_out_predictions(self) -> Iterator[InferenceBatch]:
         """Predict normal images of the bank as compared with all others, one at a time."""
@@ -320,10 +309,10 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
 
     def say_what_was_found(self, query: Template) -> None:
         """Warn, once, of images without any object and of images with too many."""
-        slots = query.valid.shape[1]
-        if not query.valid.any(dim=1).all():
+        slots = query["valid"].shape[1]
+        if not query["valid"].any(dim=1).all():
             self._say_once("no object was found in an image: such images are compared as a whole")
-        if (query.found > slots).any():
+        if (query["found"] > slots).any():
             self._say_once(f"more objects were found than max_objects={slots}: the best are kept")
 
     def _say_once(self, message: str) -> None:

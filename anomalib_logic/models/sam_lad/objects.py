@@ -6,14 +6,11 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from sklearn.metrics import silhouette_score
 from torch import nn
 from torch.nn import functional as F
-
-from anomalib_logic.models.components.arguments import check_choice
 
 from .clustering import k_means, nearest_centroid, sample_features
 from .median import lower_median
@@ -21,7 +18,6 @@ from .median import lower_median
 logger = logging.getLogger(__name__)
 
 CLUSTER_NUMBERS = (2, 4, 6, 8, 12)
-ClusterChoice = Literal["count", "silhouette"]
 
 
 class Objects(NamedTuple):
@@ -142,7 +138,6 @@ class ClusterSegments(nn.Module):
         channels: Channels of the features, C.
         slots: Most objects of an image, K.
         clusters: Number of clusters; by default one of ``CLUSTER_NUMBERS``.
-        cluster_choice: How that one is chosen: ``"count"``, the most constant number of objects, or ``"silhouette"``.
         area_range: Least and largest object as shares of the image; calibrated by default.
     """
 
@@ -151,13 +146,11 @@ class ClusterSegments(nn.Module):
         channels: int,
         slots: int = 16,
         clusters: int | None = None,
-        cluster_choice: ClusterChoice = "count",
         area_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.slots = slots
         self.clusters = clusters
-        self.cluster_choice = check_choice("cluster_choice", cluster_choice, ClusterChoice)
         self.area_range = area_range
         most = max(CLUSTER_NUMBERS) if clusters is None else clusters
         self.register_buffer("centroids", torch.zeros(most, channels))
@@ -205,10 +198,6 @@ class ClusterSegments(nn.Module):
             self.centroids[number:] = self.centroids[0]  # of equal ones it does not matter which is the nearest
             self._separate_foreground(features, deviation, number)
             least, largest, cost = calibrate_areas(torch.cat([self._regions(part)[1] for part in features.split(8)]))
-            if self.cluster_choice == "silhouette":
-                few = sample[:2000].to(self.centroids)
-                labels = nearest_centroid(few.T[None, :, None], self.centroids[:number]).flatten()
-                cost = -silhouette_score(few.cpu().numpy(), labels.cpu().numpy())
             # Of equally good ones the finest: with few clusters, compartments pass for the objects in them.
             if best is None or cost <= best[0] + 1e-6:
                 best = (cost, number, self.centroids.clone(), self.foreground.clone(), least, largest)

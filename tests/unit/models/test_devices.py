@@ -10,11 +10,10 @@ from torch.nn import functional as F
 from anomalib_logic.models.components.normal_statistics import MapNormalization
 from anomalib_logic.models.glcf.loss import GlcfLoss
 from anomalib_logic.models.glcf.torch_model import GlcfModel
-from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .emulated_device import emulated_device
+from .sam_lad.conftest import build_model, fit_encoder
 
-SAM_LAD = {"objects": "cluster", "image_size": (64, 96), "scene_size": 16, "object_size": 8, "max_objects": 6}
 BACKBONE = {"backbone": "mobilenetv2_035", "pre_trained": False}
 
 
@@ -80,14 +79,12 @@ def test_glcf_trains_and_scores_without_float64_on_the_device(small):
 @torch.no_grad()
 def test_sam_lad_fits_and_scores_without_float64_on_the_device():
     torch.manual_seed(0)
-    model = SamLadModel(**BACKBONE, **SAM_LAD).eval()
+    model = build_model(max_objects=6)
     with emulated_device() as device:
         model.to(device)
         pictures = images(6).to(device)
-        model.standardization.update(model.features(pictures))
-        model.standardization.finalize()
-        model.fit_objects(pictures, model.enlarge(model.features(pictures), pictures))
-        model.fit([model.represent(pictures)])
+        fit_encoder(model, pictures)
+        model.fit([model.represent(pictures)], 6)
         result = model(pictures[:2])
         assert result.pred_score.device == device
         assert torch.isfinite(result.pred_score.cpu()).all()

@@ -3,7 +3,14 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from anomalib_logic.models.components.options import take_groups
+from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadMatching, SamLadScoring, SamLadSegmentation
+from anomalib_logic.models.sam_lad.torch_model import SamLadModel
+
+GROUPS = (SamLadSegmentation, SamLadMatching, SamLadBank, SamLadScoring)
 
 SMALL = {
     "backbone": "mobilenetv2_035",
@@ -20,6 +27,38 @@ SQUARES = ((8, 10, 200), (10, 60, 120), (40, 12, 120), (38, 62, 200))  # top, le
 def small() -> dict:
     """Constructor arguments of a model small enough for a test."""
     return dict(SMALL)
+
+
+def build_model(**arguments) -> SamLadModel:
+    """A network of arguments that :class:`.SamLad` takes, groups' fields by themselves."""
+    options, others = {}, {}
+    for name, value in {**SMALL, **arguments}.items():
+        own = any(name in group.__dataclass_fields__ for group in GROUPS)
+        (options if own else others)[name] = value
+    torch.manual_seed(0)
+    image_size = others.pop("image_size")
+    return SamLadModel(image_size, *take_groups("SamLad", options, *((g, None) for g in GROUPS)), **others).eval()
+
+
+@torch.no_grad()
+def fit_encoder(model: SamLadModel, images: torch.Tensor) -> None:
+    """Learn the features' statistics, objects and clusters, as :meth:`.SamLad.fit` does."""
+    encoder = model.encoder
+    features = encoder.features(images)
+    encoder.standardization.update(features)
+    encoder.standardization.finalize()
+    maps = encoder.maps(images, features)
+    encoder.fit_objects(images, maps.fine)
+    if "composition" in model.scores:
+        model.scores["composition"].cluster(maps.all)
+
+
+@torch.no_grad()
+def fill(model: SamLadModel, images: torch.Tensor) -> SamLadModel:
+    """Fit everything to normal images."""
+    fit_encoder(model, images)
+    model.fit((model.represent(part) for part in images.split(4)), len(images))
+    return model
 
 
 def draw(generator: np.random.Generator, squares) -> Image.Image:

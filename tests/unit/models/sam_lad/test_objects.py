@@ -113,13 +113,6 @@ def test_more_objects_than_slots_are_counted_and_the_largest_kept():
     assert result.valid.all()
 
 
-def test_number_of_clusters_by_silhouette():
-    generator = torch.Generator().manual_seed(0)
-    segments = ClusterSegments(8, slots=6, cluster_choice="silhouette")
-    segments.fit(*[scenes(10, 4, generator)[0]] * 2)
-    assert len(segments.centroids.unique(dim=0)) == 2
-
-
 class Rounded(TorchDispatchMode):
     """Round the floating-point results of all operations to a coarser format."""
 

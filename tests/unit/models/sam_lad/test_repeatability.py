@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomalib_logic import SamLad
 from anomalib_logic.export import TorchRunner, open_exported
+from anomalib_logic.models.sam_lad.encoder import Encoder
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
-from .conftest import SMALL, SQUARES, draw
+from .conftest import SMALL, SQUARES, draw, fit_encoder
 
 EMPTY = "the bank is empty: train the model .* or load a checkpoint"
 
@@ -87,13 +88,13 @@ def test_fit_of_one_image_keeps_no_calibration_of_the_fit_before(folders):
     model = new_model().eval().model
     images = torch.rand(4, 3, 64, 96)
     with torch.no_grad():
-        model.fit_objects(images, model.enlarge(model.features(images), images))
+        fit_encoder(model, images)
         templates = [model.represent(image) for image in images.split(1)]
-        model.fit(templates[:1])
+        model.fit(templates[:1], 1)
         expected = state_of(model)
-        model.fit(templates)
-        assert not torch.equal(model.scoring.usual, expected["scoring.usual"])
-        model.fit(templates[:1])
+        model.fit(templates, 4)
+        assert not torch.equal(model.scores["scene"].usual, expected["scores.scene.usual"])
+        model.fit(templates[:1], 1)
     assert_equal(state_of(model), expected)
 
 
@@ -177,7 +178,8 @@ def test_another_seed_gives_another_bank(tmp_path, folders, fitted):
     model = new_model(seed=1)
     engine(tmp_path).fit(model, datamodule=datamodule(folders[0]))
     assert not torch.equal(model.model.bank.priority, fitted[0][0]["model.bank.priority"])
-    assert not torch.equal(model.model.composition.centroids, fitted[0][0]["model.composition.centroids"])
+    centroids = model.model.scores["composition"].centroids
+    assert not torch.equal(centroids, fitted[0][0]["model.scores.composition.centroids"])
 
 
 def test_deterministic_training_and_prediction_twice(tmp_path, folders, fitted):
@@ -214,10 +216,8 @@ def test_fit_and_inference_use_nothing_that_cuda_refuses_in_deterministic_mode(a
     """As torch.use_deterministic_algorithms lists it; the maximum of labels is allowed by itself."""
     model, images = new_model(align=align).eval().model, torch.rand(5, 3, 64, 96)
     with Operations() as used:
-        model.standardization.update(model.features(images))
-        model.standardization.finalize()
-        model.fit_objects(images, model.enlarge(model.features(images), images))
-        model.fit([model.represent(image) for image in images.split(1)])
+        fit_encoder(model, images)
+        model.fit((model.represent(image) for image in images.split(1)), 5)
         model(images[:1])
     refused = ("histc", "put_.", "median.dim", "kthvalue", "weighted bincount", "max_unpool")
     assert "aten.sort.default" in used.names
@@ -225,9 +225,9 @@ def test_fit_and_inference_use_nothing_that_cuda_refuses_in_deterministic_mode(a
 
 
 def test_images_are_seen_one_at_a_time(tmp_path, folders, monkeypatch):
-    seen, features = [], SamLadModel.features
+    seen, features = [], Encoder.features
     monkeypatch.setattr(
-        SamLadModel, "features", lambda self, images: seen.append(len(images)) or features(self, images)
+        Encoder, "features", lambda self, images: seen.append(len(images)) or features(self, images)
     )
     run, model, data = engine(tmp_path), new_model(), datamodule(folders[0], train_batch_size=6, eval_batch_size=4)
     for step in ("fit", "validate", "test", "predict"):

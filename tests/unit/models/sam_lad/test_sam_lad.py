@@ -16,6 +16,7 @@ from anomalib_logic import SamLad
 from anomalib_logic.models.components.upsampling import JbuUpsampler
 from anomalib_logic.models.sam_lad import segment_anything
 from anomalib_logic.models.sam_lad.lightning_model import default_image_size
+from anomalib_logic.models.sam_lad.options import SamLadBank
 
 
 def datamodule(folder, **arguments):
@@ -141,6 +142,8 @@ def test_coreset_keeps_its_share(tmp_path, folder, small):
     model = SamLad(**small, coreset=0.5)
     engine(tmp_path).fit(model, datamodule=datamodule(folder))
     assert len(model.model.bank) == 6
+    assert len(model.model.scores["composition"].histograms) == 12  # of all normal images
+    assert torch.equal(model.model.scores["composition"].histograms[:6], model.model.bank.histogram)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +173,11 @@ def test_real_segment_anything_network_goes_through_training_and_checkpoint(tmp_
     monkeypatch.setitem(segment_anything.ENCODERS, "vit_b", tiny)
     torch.manual_seed(0)
     model = SamLad(**{**small, "objects": "sam_vit_b"}, sam_size=64, sam_points=4)
-    model.model.objects.iou_threshold, model.model.objects.stability_threshold = -1e3, 0.0
+    model.model.encoder.objects.iou_threshold, model.model.encoder.objects.stability_threshold = -1e3, 0.0
     run = engine(tmp_path)
     run.fit(model, datamodule=datamodule(folder))
     loaded = SamLad.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
-    loaded.model.objects.iou_threshold, loaded.model.objects.stability_threshold = -1e3, 0.0
+    loaded.model.encoder.objects.iou_threshold, loaded.model.encoder.objects.stability_threshold = -1e3, 0.0
     assert model.model.bank.valid.any()  # random weights find nothing in some images
     images = torch.rand(2, 3, 64, 96)
     assert torch.equal(model.eval()(images).pred_score, loaded.eval()(images).pred_score)
@@ -194,6 +197,27 @@ def test_loaded_checkpoint_needs_no_upsampler_file(tmp_path, folder, small):
     assert torch.equal(model.eval()(images).pred_score, loaded.eval()(images).pred_score)
 
 
+def test_checkpoint_with_other_fields_is_refused_in_one_sentence(trained, tmp_path):
+    checkpoint = torch.load(trained[1].trainer.checkpoint_callback.best_model_path, weights_only=True)
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {name.replace("model.scores.", "model.scoring."): v for name, v in state.items()}
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    with pytest.raises(ValueError, match="whose bank had other fields: fit the model again"):
+        SamLad.load_from_checkpoint(tmp_path / "old.ckpt")
+
+
+def test_options_are_taken_by_themselves_and_in_their_groups(small):
+    small = {name: value for name, value in small.items() if name != "scene_size"}
+    models = [
+        SamLad(**small, scene_size=16, k=3),
+        SamLad(**small, bank={"scene_size": 16, "k": 3}),
+        SamLad(**small, bank=SamLadBank(scene_size=16, k=3)),
+    ]
+    assert models[0].model.options == models[1].model.options == models[2].model.options
+    with pytest.raises(TypeError, match="SamLad has no option 'neighbours'; it has objects, max_objects"):
+        SamLad(**small, neighbours=3)
+
+
 def test_empty_bank_is_an_error_that_says_what_to_do(small):
     with pytest.raises(RuntimeError, match="the bank is empty: train the model"):
         SamLad(**small).eval()(torch.rand(1, 3, 64, 96))
@@ -203,20 +227,21 @@ def test_fewer_normals_than_k_are_all_used(tmp_path, folder, small, caplog):
     model = SamLad(**small, k=50)
     engine(tmp_path).fit(model, datamodule=datamodule(folder))
     number = len(model.model.bank)
-    _, compared = model.eval().model.look_up(torch.rand(1, 3, 64, 96))
+    network = model.eval().model
+    compared = network.compare(network.represent(torch.rand(1, 3, 64, 96)))
     assert compared.references.shape == (1, number)
     assert f"the bank has {number} images, fewer than k=50" in caplog.text
 
 
 def test_image_without_objects_is_compared_as_a_whole_and_said_once(trained, caplog):
     model = trained[0].eval()
-    areas = model.model.objects.areas.clone()
-    model.model.objects.areas.fill_(2.0)
+    areas = model.model.encoder.objects.areas.clone()
+    model.model.encoder.objects.areas.fill_(2.0)
     batches = [torch.rand(1, 3, 64, 96) for _ in range(2)]
     scores = [model.model(batch).pred_score for batch in batches]
     for batch in batches:
-        model.say_what_was_found(*model.model.look_up(batch)[:1])
-    model.model.objects.areas.copy_(areas)
+        model.say_what_was_found(model.model.represent(batch))
+    model.model.encoder.objects.areas.copy_(areas)
     assert all(torch.isfinite(score).all() for score in scores)
     assert caplog.text.count("no object was found in an image") == 1
 

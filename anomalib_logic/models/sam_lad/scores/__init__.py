@@ -1,0 +1,48 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The scores: each one a way in which an image can be unusual."""
+
+from torch import nn
+
+from ..options import SamLadBank, SamLadScoring
+from .anywhere import Anywhere
+from .composition import Composition
+from .count import Count
+from .objects import Objects
+from .place import Place
+from .positions import Positions
+from .scene import Scene
+from .score import Score
+
+__all__ = ["Score", "build_scores"]
+
+
+def build_scores(options: SamLadScoring, bank: SamLadBank, grid: tuple[int, int], channels: int) -> nn.ModuleDict:
+    """All scores that count, by name.
+
+    Args:
+        options, bank: See :mod:`.options`.
+        grid: Height and width of the coarse features.
+        channels: Channels of the features of all scales.
+
+    Returns:
+        A dictionary of :class:`.score.Score`.
+    """
+    scores: dict[str, Score] = {}
+    side = bank.scene_size
+    if options.align != "combined":
+        scores["positions"] = Positions(side, options.align, options.eps, options.lite)
+    else:
+        scores["objects"] = Objects(side, options.lite)
+        if not options.lite:
+            scores["scene"] = Scene(side)
+            scores["anywhere"] = Anywhere(side)
+            scores["place"] = Place(side, grid, window=3, nearest=bank.k, floor=3.0)
+            scores["arrangement"] = Place(side, grid, window=5, nearest=None, floor=1.0)
+    scores["count"] = Count(side)
+    if options.composition:
+        scores["composition"] = Composition(side, channels)
+    for score in scores.values():
+        score.image_score = options.image_score
+    return nn.ModuleDict(scores)

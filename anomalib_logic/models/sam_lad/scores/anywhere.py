@@ -1,0 +1,103 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Features compared with those anywhere in any normal image, as in PatchCore (ours)."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+
+from ..bank import Bank, Template, greedy_k_center
+from ..comparison import Comparison
+from ..encoder import Found, Maps
+from .score import Measured, Score
+
+PATCHES = 1000  # features that are kept of all normal images
+CANDIDATES = 50_000  # features that they are chosen from, at most
+PART = 1000  # of which so many are compared with all patches at a time
+FARTHEST = 10_000  # of which so many, the farthest from the patches of all other images, may take the place of a patch
+
+
+class Anywhere(Score):
+    """Distances of coarse features to the nearest of a coreset of those of all normal images.
+
+    Attributes:
+        patches: The coreset, shape ``(P, C)``.
+        owners: Image that each of them is of, shape ``(P,)``.
+        substitutes: What the coreset would have in their place without that image, shape ``(P, C)``.
+    """
+
+    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"coarse": torch.half}
+
+    def __init__(self, side: int) -> None:
+        super().__init__(side)
+        self.register_buffer("patches", torch.empty(0))
+        self.register_buffer("substitutes", torch.empty(0))
+        self.register_buffer("owners", torch.empty(0, dtype=torch.long))
+
+    def keep(self, maps: Maps, found: Found) -> Template:
+        """Coarse features."""
+        del found
+        return {"coarse": maps.coarse}
+
+    def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
+        """Choose the coreset by greedy k-center."""
+        del left_out
+        size = bank.coarse.shape[2:].numel()
+        number = len(bank) * size
+        chosen = torch.randperm(number, generator=torch.Generator().manual_seed(seed))[:CANDIDATES]
+        chosen = chosen.to(bank.coarse.device)
+        owners, places = chosen // size, chosen % size
+        candidates = bank.coarse.flatten(2)[owners, :, places].float()
+        all_of_them = torch.arange(number, device=chosen.device)
+        kept = greedy_k_center(candidates, PATCHES) if number > PATCHES else all_of_them
+        self.patches, self.owners = candidates[kept], owners[kept]
+        self.substitutes = self._find_substitutes(candidates, owners, len(bank))
+
+    def _find_substitutes(self, candidates: torch.Tensor, owners: torch.Tensor, images: int) -> torch.Tensor:
+        """What the coreset would have taken without an image, in the place of each of its ``patches``.
+
+        For each image the greedy choice goes on among the features of all others, from the patches of all others.
+
+        Args:
+            candidates: What to choose from, shape ``(Q, C)``.
+            owners: Image that each of them is of, shape ``(Q,)``.
+            images: Number of images.
+
+        Returns:
+            Shape ``(P, C)``.
+        """
+        substitutes = self.patches.clone()
+        nearest, other, owner = self._nearest_of_two_images(candidates)
+        for image in self.owners.unique() if images > 1 else ():
+            distances = torch.where(owner == image, other, nearest)
+            distances = torch.where(owners == image, -torch.ones_like(distances), distances)
+            # The farthest are few, and only they can be chosen.
+            distances, farthest = distances.topk(min(FARTHEST, int((owners != image).sum())))
+            own = (self.owners == image).nonzero().flatten()
+            points = candidates[farthest]
+            substitutes[own] = points[greedy_k_center(points, len(own), distances)]
+        return substitutes
+
+    def _nearest_of_two_images(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Squared distance to the nearest patch, to the nearest of all other images, and the first one's image."""
+        results = []
+        for part in candidates.split(PART):
+            distances = self.patches.square().sum(dim=1) - 2 * part @ self.patches.T
+            distances = distances + part.square().sum(dim=1, keepdim=True)
+            nearest, index = distances.min(dim=1)
+            owner = self.owners[index]
+            other = distances.masked_fill(self.owners == owner.unsqueeze(1), torch.inf).amin(dim=1)
+            results.append((nearest, other, owner))
+        return tuple(torch.cat(result) for result in zip(*results, strict=True))
+
+    def measure(self, compared: Comparison) -> Measured:
+        """Distance of each position."""
+        features, patches = compared.query["coarse"], self.patches
+        if compared.exclude is not None:
+            own = compared.exclude.unsqueeze(1) == self.owners
+            patches = torch.where(own.unsqueeze(2), self.substitutes, patches)
+        squared = patches.square().sum(dim=-1).unsqueeze(-2) - 2 * features.flatten(2).transpose(1, 2) @ patches.mT
+        nearest = squared.amin(dim=2).unflatten(1, features.shape[2:])
+        return Measured((nearest + features.square().sum(dim=1)).clamp_min(0).sqrt())

@@ -1,0 +1,92 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Windows of the image compared with the same place of normal images (ours)."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from ..bank import Template
+from ..comparison import Comparison
+from ..encoder import Found, Maps
+from .score import Measured, Score
+
+WINDOW = 3  # height and width of the windows that change places, at most
+DRAWS = 16  # pairs of windows that are tried
+
+
+class Place(Score):
+    """Distances of coarse features, averaged over windows, to the same place of the nearest normal images.
+
+    Args:
+        side: Height and width of the maps.
+        grid: Height and width of the coarse features.
+        window: Height and width of the windows.
+        nearest: Compare with so many normal images, those that are most alike as wholes; with ``None`` each window has
+            its own, of all that are compared place by place.
+        floor: Of the average usual distance, added to that of each place: how much of a difference counts anywhere.
+    """
+
+    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"coarse": torch.half}
+
+    def __init__(self, side: int, grid: tuple[int, int], window: int, nearest: int | None, floor: float) -> None:
+        super().__init__(side, grid)
+        self.window = window
+        self.nearest = nearest
+        self.floor = floor
+
+    def keep(self, maps: Maps, found: Found) -> Template:
+        """Coarse features."""
+        del found
+        return {"coarse": maps.coarse}
+
+    def measure(self, compared: Comparison) -> Measured:
+        """Distance of each window."""
+        normal = compared.bank.get("coarse", compared.alike)
+        squared = (compared.query["coarse"].unsqueeze(1) - normal).square().sum(dim=2)
+        if self.nearest is not None:
+            nearest = squared.mean(dim=(2, 3)).topk(min(self.nearest, squared.shape[1]), largest=False).indices
+            squared = squared.gather(1, nearest[..., None, None].expand(-1, -1, *squared.shape[2:]))
+        means = F.avg_pool2d(squared, self.window, stride=1, padding=self.window // 2)
+        return Measured(means.amin(dim=1).sqrt())
+
+    def typical(self, maps: torch.Tensor) -> torch.Tensor:
+        """Mean at each place, smoothed, and the floor."""
+        places = smooth(maps.mean(dim=0))
+        return places + self.floor * places.mean()
+
+
+def smooth(maps: torch.Tensor) -> torch.Tensor:
+    """Mean over windows of 5 x 5, shape ``(..., h, w)``."""
+    return F.avg_pool2d(maps.unsqueeze(-3), 5, stride=1, padding=2, count_include_pad=False).squeeze(-3)
+
+
+def exchange_windows(features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Let two windows of each feature map change places: of random pairs, the one that changes most.
+
+    Two windows of plain background would change nothing.
+
+    Args:
+        features: Shape ``(N, C, h, w)``.
+        generator: Source of randomness.
+    """
+    size = tuple(features.shape[2:])
+    side = min(WINDOW, max(1, min(size) // 2))
+
+    def window() -> tuple[slice, ...]:
+        corner = [int(torch.randint(extent - side + 1, (), generator=generator)) for extent in size]
+        return (slice(None), *(slice(start, start + side) for start in corner))
+
+    result = features.clone()
+    for i, image in enumerate(features):
+        most = -1.0
+        for _ in range(DRAWS):
+            one, other, changed = window(), window(), image.clone()
+            changed[one], changed[other] = image[other], image[one]
+            change = float((changed - image).square().sum())
+            if change > most:
+                most, result[i] = change, changed
+    return result

@@ -1,0 +1,148 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What all scores have in common: units, calibration on normal images, and how far they can be trusted."""
+
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import torch
+from anomalib.models.components import DynamicBufferMixin
+
+from anomalib_logic.models.components.image_score import ImageScore, summarize
+from anomalib_logic.models.components.upsampling import resize
+
+from ..bank import Bank, Template
+from ..comparison import Comparison
+from ..encoder import Found, Maps
+
+TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
+
+
+class Measured(NamedTuple):
+    """What a score measures of images.
+
+    Attributes:
+        map: How unusual each position is, shape ``(N, h, w)``, of any resolution.
+        value: How unusual the images are, shape ``(N,)``; by default what the map's image score is.
+    """
+
+    map: torch.Tensor
+    value: torch.Tensor | None = None
+
+
+class Score(DynamicBufferMixin):
+    """One way in which an image can be unusual.
+
+    A subclass says what it keeps of each image, and has :meth:`measure`; most need :meth:`learn`. It enters the model
+    by one line of :func:`.build_scores`.
+
+    Args:
+        side: Height and width of the maps.
+        shape: Height and width of what is usual at each position; by default it is the same at all positions.
+
+    Attributes:
+        IMAGES: Fields that the bank keeps of each image, and their types.
+        OBJECTS: Fields that it keeps of each object.
+        LEAST_DEVIATION: Least standard deviation of the value over normal images: smaller differences do not count.
+        MARKS: The map says where something is wrong, from 0 to about 1, and not how far features are from normal ones.
+        usual: What the map's positions usually are on normal images.
+        mean, std: Of the value over normal images, each compared with all others.
+        trust: How far the score counts, in [0, 1].
+    """
+
+    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {}
+    OBJECTS: ClassVar[Mapping[str, torch.dtype]] = {}
+    LEAST_DEVIATION: ClassVar[float] = 0.05
+    MARKS: ClassVar[bool] = False
+
+    image_score: ImageScore = "max"
+
+    def __init__(self, side: int, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.size = (side, side)
+        self.register_buffer("usual", torch.ones(shape))
+        self.register_buffer("mean", torch.tensor(0.0))
+        self.register_buffer("std", torch.tensor(1.0))
+        self.register_buffer("trust", torch.tensor(1.0))
+
+    def keep(self, maps: Maps, found: Found) -> Template:
+        """Compute the fields of ``IMAGES`` and ``OBJECTS`` of images."""
+        del maps, found
+        return {}
+
+    def outline(self, maps: Maps) -> Template:
+        """Compute what :meth:`learn` needs of normal images that the bank does not keep."""
+        del maps
+        return {}
+
+    def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
+        """Learn from the normal images what :meth:`measure` needs.
+
+        Args:
+            bank: The normal images.
+            left_out: Outlines of those that it does not keep, if any.
+            seed: Seed of random choices.
+        """
+
+    def measure(self, compared: Comparison) -> Measured:
+        """Measure images that were compared with the bank."""
+        raise NotImplementedError
+
+    def draw(self, measured: Measured) -> torch.Tensor:
+        """Map in units of what is usual, shape ``(N, s, s)``."""
+        return resize((measured.map / self.usual).unsqueeze(1), self.size).squeeze(1)
+
+    def value(self, measured: Measured) -> torch.Tensor:
+        """How unusual images are, shape ``(N,)``."""
+        if measured.value is not None:
+            return measured.value
+        return summarize(self.draw(measured), self.image_score, TOP_SHARE)
+
+    def typical(self, maps: torch.Tensor) -> torch.Tensor:
+        """What is usual, from the maps of normal images, shape ``(Z, h, w)``: the mean where there is anything."""
+        some = maps[maps > 0]
+        return some.mean() if len(some) else torch.ones_like(self.usual)
+
+    def reset(self) -> None:
+        """Forget an earlier calibration."""
+        for buffer, value in ((self.usual, 1.0), (self.mean, 0.0), (self.std, 1.0), (self.trust, 1.0)):
+            buffer.fill_(value)
+
+    def calibrate(self, measured: list[Measured]) -> None:
+        """Learn what is usual.
+
+        Args:
+            measured: Normal images, each compared with all others.
+        """
+        self.usual.copy_(self.typical(torch.cat([m.map for m in measured])).clamp_min(1e-6))
+        values = torch.cat([self.value(m) for m in measured])
+        self.mean.copy_(values.mean())
+        self.std.copy_(values.std().clamp_min(self.LEAST_DEVIATION))
+
+    def deviation(self, value: torch.Tensor, calibrated_on: int | None = None) -> torch.Tensor:
+        """Deviation from the mean of normal images in standard deviations, times the trust, shape ``(N,)``.
+
+        Args:
+            value: Result of :meth:`value`.
+            calibrated_on: Number of normal images of the calibration, n, if these images are of them. Mean and
+                deviation are then those of the others: with its own share in them, none of a few could deviate far,
+                not by more than ``(n - 1) / sqrt(n)``.
+        """
+        mean, std, number = self.mean, self.std, calibrated_on
+        if number is not None and number > 2:
+            mean = (number * self.mean - value) / (number - 1)
+            squares = (number - 1) * self.std.square() - number / (number - 1) * (value - self.mean).square()
+            std = (squares / (number - 2)).clamp_min(0).sqrt().clamp_min(self.LEAST_DEVIATION)
+        return self.trust * (value - mean) / std
+
+    def notice(self, normal: list[Measured], changed: list[Measured]) -> torch.Tensor:
+        """Median deviation of changed normal images from unchanged ones, a scalar.
+
+        Args:
+            normal: Normal images, each compared with all others.
+            changed: Such after a change that should raise the score.
+        """
+        usual, unusual = (torch.cat([self.value(m) for m in some]) for some in (normal, changed))
+        deviations = (unusual - usual.mean()) / usual.std().clamp_min(self.LEAST_DEVIATION)
+        return deviations.sort().values[(len(deviations) - 1) // 2]

@@ -1,0 +1,197 @@
+# Copyright (C) 2026 The anomalib-logic authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The scores one by one: what they learn, measure and draw, and how they are calibrated."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+
+from anomalib_logic.models.sam_lad.bank import Bank
+from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
+from anomalib_logic.models.sam_lad.scores import anywhere as anywhere_module
+from anomalib_logic.models.sam_lad.scores import build_scores
+from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere
+from anomalib_logic.models.sam_lad.scores.composition import Composition
+from anomalib_logic.models.sam_lad.scores.count import Count
+from anomalib_logic.models.sam_lad.scores.place import Place, exchange_windows
+from anomalib_logic.models.sam_lad.scores.scene import Scene
+from anomalib_logic.models.sam_lad.scores.score import Measured
+
+
+class Compared(NamedTuple):
+    """What scores of coarse features take of a comparison."""
+
+    query: dict
+    bank: Bank
+    exclude: torch.Tensor | None
+    alike: torch.Tensor | None = None
+
+
+def bank_of(coarse: torch.Tensor) -> Bank:
+    bank = Bank({"coarse": torch.half, "valid": torch.bool}, {}, half=False)
+    bank.fill([{"coarse": coarse, "valid": torch.zeros(len(coarse), 1, dtype=torch.bool)}], len(coarse))
+    return bank
+
+
+def learned(coarse: torch.Tensor, seed: int = 0) -> Anywhere:
+    score = Anywhere(8)
+    score.learn(bank_of(coarse), None, seed)
+    return score
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["objects", "scene", "anywhere", "place", "arrangement", "count", "composition"]),
+        ({"composition": False}, ["objects", "scene", "anywhere", "place", "arrangement", "count"]),
+        ({"lite": True}, ["objects", "count", "composition"]),
+        ({"align": "none", "composition": False}, ["positions", "count"]),
+        ({"align": "box"}, ["positions", "count", "composition"]),
+    ],
+    ids=str,
+)
+def test_options_choose_the_scores(options, expected):
+    assert list(build_scores(SamLadScoring(**options), SamLadBank(), (4, 5), 6)) == expected
+
+
+def test_nearest_patch_is_that_of_any_other_image():
+    coarse = torch.rand(4, 3, 4, 5)
+    score, query, exclude = learned(coarse), coarse[1:3], torch.tensor([1, 2])
+    others = torch.stack([coarse[[0, 2, 3]], coarse[[0, 1, 3]]]).transpose(1, 2).flatten(2)
+    expected = torch.cdist(query.flatten(2).transpose(1, 2), others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
+    found = score.measure(Compared({"coarse": query}, None, exclude)).map
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    assert score.measure(Compared({"coarse": query}, None, None)).map.max() < 2e-3
+
+
+def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others(monkeypatch):
+    monkeypatch.setattr(anywhere_module, "PATCHES", 12)
+    coarse = torch.rand(4, 3, 4, 5)
+    score, features = learned(coarse), coarse.flatten(2).transpose(1, 2)
+    for image in score.owners.unique().tolist():
+        own = score.owners == image
+        others = torch.cat([features[i] for i in range(4) if i != image])
+        chosen = score.patches[~own]
+        for substitute in score.substitutes[own]:
+            farthest = others[torch.cdist(others, chosen).amin(dim=1).argmax()]
+            torch.testing.assert_close(substitute, farthest)
+            chosen = torch.cat([chosen, farthest[None]])
+
+
+def test_coreset_is_of_the_images_features_and_depends_on_the_seed(monkeypatch):
+    monkeypatch.setattr(anywhere_module, "PATCHES", 7)
+    coarse = torch.rand(4, 3, 4, 5)
+    score = learned(coarse)
+    assert len(score.patches) == len(score.owners) == 7
+    of_owners = coarse.flatten(2).transpose(1, 2)[score.owners]
+    assert (of_owners == score.patches.unsqueeze(1)).all(dim=2).any(dim=1).all()
+    assert torch.equal(learned(coarse).patches, score.patches)
+    assert not torch.equal(learned(coarse, seed=1).patches, score.patches)
+
+
+@pytest.mark.parametrize(("nearest", "window"), [(None, 5), (2, 3), (9, 3)])
+def test_windows_are_compared_with_the_same_place_of_the_images_that_are_alike(nearest, window):
+    coarse, query, alike = torch.rand(6, 3, 7, 8), torch.rand(1, 3, 7, 8), torch.tensor([[4, 0, 3]])
+    score = Place(8, (7, 8), window, nearest, floor=1.0)
+    found = score.measure(Compared({"coarse": query}, bank_of(coarse), None, alike)).map[0].numpy()
+    squared = np.square(coarse[alike[0]].numpy() - query.numpy()).sum(axis=1)
+    if nearest is not None:
+        squared = squared[np.argsort(squared.mean(axis=(1, 2)))[:nearest]]
+    padded = np.pad(squared, ((0, 0), *[(window // 2, window // 2)] * 2))
+    for y, x in ((0, 0), (3, 4), (6, 7)):
+        means = padded[:, y : y + window, x : x + window].sum(axis=(1, 2)) / window**2
+        assert found[y, x] == pytest.approx(np.sqrt(means.min()), rel=1e-4)
+
+
+@pytest.mark.parametrize(("moving", "least", "most"), [(False, 3.0, np.inf), (True, -np.inf, 1.4)])
+def test_exchanged_windows_are_noticed_where_everything_has_its_place(moving, least, most):
+    torch.manual_seed(0)
+    coarse = torch.randn(40, 3, 12, 12) if moving else torch.randn(3, 12, 12) + 0.1 * torch.randn(40, 3, 12, 12)
+    bank, generator = bank_of(coarse), torch.Generator().manual_seed(0)
+    for window, nearest, floor in ((3, 10, 3.0), (5, None, 1.0)):
+        score = Place(12, (12, 12), window, nearest, floor)
+
+        def measure(i, features, score=score):
+            alike = torch.tensor([[j for j in range(40) if j != i]])
+            return score.measure(Compared({"coarse": features}, bank, torch.tensor([i]), alike))
+
+        normal = [measure(i, coarse[i : i + 1]) for i in range(40)]
+        changed = [measure(i, exchange_windows(coarse[i : i + 1], generator)) for i in range(40)]
+        score.calibrate(normal)
+        assert least < score.notice(normal, changed) < most
+
+
+@pytest.mark.parametrize("size", [(8, 9), (2, 2), (1, 1)])
+def test_two_windows_change_places(size):
+    features = torch.arange(2.0 * 2 * size[0] * size[1]).view(2, 2, *size)
+    exchanged = exchange_windows(features, torch.Generator().manual_seed(0))
+    for before, after in zip(features, exchanged, strict=True):
+        if size != (1, 1):
+            assert 2 * 2 * min(3, size[0] // 2) ** 2 == (before != after).sum()
+        assert sorted(after.flatten().tolist()) == sorted(before.flatten().tolist())
+
+
+@pytest.mark.parametrize("score", [Scene(4), Count(4)], ids=lambda score: type(score).__name__)
+def test_held_out_values_deviate_from_the_mean_of_the_others_by_their_deviation(score):
+    values = 5 * torch.rand(9) + 3
+
+    def calibrate(some):
+        score.calibrate([Measured(torch.ones(1, 4, 4), value[None]) for value in some])
+
+    calibrate(values[1:])
+    expected = score.deviation(values[:1])
+    calibrate(values)
+    torch.testing.assert_close(score.deviation(values[:1], 9), expected, rtol=1e-3, atol=1e-3)
+    assert score.deviation(values[:1], 2) == score.deviation(values[:1])  # too few to leave one out
+
+
+def test_equal_values_have_the_least_deviation():
+    score = Count(4)
+    score.calibrate([Measured(torch.zeros(1, 4, 4), torch.zeros(1))] * 5)
+    assert score.deviation(torch.tensor([3.0])).item() == pytest.approx(3 / 0.3)
+
+
+def test_composition_without_a_normal_image_is_that_of_all_others():
+    score, histograms = Composition(8, 3, words=4, clusterings=2), torch.rand(10, 8)
+    score.fit_gaussian(histograms)
+    others = Composition(8, 3, words=4, clusterings=2)
+    others.fit_gaussian(histograms[[0, 1, 2, 4, 5, 6, 7, 8, 9]])
+    assert torch.equal(score.without(3).distance(histograms), others.distance(histograms))
+
+
+def test_composition_learns_from_images_that_the_bank_does_not_keep():
+    score, histograms = Composition(8, 3, words=4, clusterings=2), torch.rand(10, 8)
+    bank = Bank({"histogram": torch.float, "valid": torch.bool}, {})
+    bank.fill([{"histogram": histograms[:6], "valid": torch.zeros(6, 1, dtype=torch.bool)}], 6)
+    score.learn(bank, {"histogram": histograms[6:]}, 0)
+    assert torch.equal(score.histograms, histograms)  # the bank's first
+
+
+def test_composition_averages_the_squared_distances_of_its_clusterings():
+    score = Composition(8, 3, words=4, clusterings=2)
+    histograms, query = torch.rand(10, 8), torch.rand(2, 8)
+    score.fit_gaussian(histograms)
+    expected = [
+        LedoitWolf().fit(histograms[:, part].numpy()).mahalanobis(query[:, part].numpy())
+        for part in (slice(4), slice(4, 8))
+    ]
+    np.testing.assert_allclose(score.distance(query).square().numpy(), np.mean(expected, axis=0), rtol=1e-4)
+
+
+def test_amounts_mark_what_there_is_too_much_of():
+    torch.manual_seed(0)
+    score = Composition(8, 3, words=4, clusterings=1)
+    words = torch.randint(2, (30, 1, 8, 8))  # two words, never the third
+    words[:, :, 0, 0] = 2
+    score.fit_gaussian(score.histogram(words))
+    query = words[:1].clone()
+    query[:, :, 3:5, 3:5] = 2
+    amounts = score.amounts(score.histogram(query), query)[0]
+    assert amounts[query[0, 0] == 2].min() > 2 * amounts[query[0, 0] != 2].max()
+    # All positions together give the squared distance.
+    expected = score.distance(score.histogram(query)).square().item()
+    assert amounts.square().mean().item() == pytest.approx(expected, rel=0.05)
