@@ -67,7 +67,7 @@ def samlad_vit_b(args: argparse.Namespace) -> AnomalibModule:
         image_size=args.image_size,
     )
     if args.sam_checkpoint is None:
-        model.model.objects.iou_threshold, model.model.objects.stability_threshold = -1e3, 0.0
+        model.model.encoder.objects.iou_threshold, model.model.encoder.objects.stability_threshold = -1e3, 0.0
     return model
 
 

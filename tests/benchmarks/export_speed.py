@@ -66,16 +66,20 @@ def samlad(args: argparse.Namespace, objects: str) -> AnomalibModule:
         sam_points=args.sam_points,
     ).eval()
     network = model.model
+    encoder = network.encoder
     if objects != "cluster":  # random weights predict no certain mask
-        network.objects.iou_threshold, network.objects.stability_threshold = -1e3, 0.0
+        encoder.objects.iou_threshold, encoder.objects.stability_threshold = -1e3, 0.0
     images = torch.rand(2, 3, args.image_size, args.image_size)
     with torch.no_grad():
-        network.standardization.update(network.features(images))
-        network.standardization.finalize()
-        network.fit_objects(images, network.enlarge(network.features(images), images))
+        features = encoder.features(images)
+        encoder.standardization.update(features)
+        encoder.standardization.finalize()
+        maps = encoder.maps(images, features)
+        encoder.fit_objects(images, maps.fine)
+        network.scores["composition"].cluster(maps.all)
         template = network.represent(images[:1])
-        noise = [template.map(lambda t: t + 0.1 * torch.randn_like(t) if t.is_floating_point() else t)]
-        network.fit(noise * BANK_IMAGES)
+        noise = {n: t + 0.1 * torch.randn_like(t) if t.is_floating_point() else t for n, t in template.items()}
+        network.fit([noise] * BANK_IMAGES, BANK_IMAGES)
     return model
 
 

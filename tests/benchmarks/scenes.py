@@ -35,7 +35,6 @@ from anomalib_logic.metrics.protocol import image_auroc
 from anomalib_logic.models.components.backbone import describe_backbone, load_weights
 from anomalib_logic.models.components.error_maps import TOP_SHARE
 from anomalib_logic.models.components.image_score import ImageScore, summarize
-from anomalib_logic.models.sam_lad.scoring import SCORES
 
 GLCF = {
     **NARROW,
@@ -112,23 +111,28 @@ MODELS: dict[str, Callable[[Path, int, dict[str, Any], str], AnomalibModule]] = 
 
 @torch.no_grad()
 def sam_lad_results(model: SamLad, data: MVTecLoco, picture: Path | None) -> dict[str, dict[str, float]]:
-    """AUROC of SAM-LAD with and without composition, and of each part of its score and its trust, from one pass."""
-    batches, parts, scoring = [], [], model.model.scoring
+    """AUROC of SAM-LAD, of it without each of its scores, and of each of them alone with its trust, from one pass."""
+    batches, deviations, network = [], [], model.model
     model.eval()
     for batch in data.test_dataloader():
-        query, compared = model.model.look_up(model.pre_processor(batch.image))
-        parts.append(scoring.image_scores(scoring.distance_maps(query, compared), compared))
+        measured = [
+            network.measure(network.compare(network.represent(image)))
+            for image in model.pre_processor(batch.image).split(1)
+        ]
+        deviations.append(torch.cat([network.deviations(m) for m in measured]))
         if picture:
-            batch.update(anomaly_map=model.model.score(query, compared).anomaly_map.squeeze(1))
+            maps = torch.cat([network.predict(m).anomaly_map for m in measured])
+            batch.update(anomaly_map=maps.squeeze(1))
         batches.append(batch)
     if picture:
         draw(batches, picture)
-    figures = {"samlad": image_aurocs(batches, [scoring.fuse(part) for part in parts])}
-    without = [scoring.deviations(part)[:, :-1].logsumexp(dim=1) for part in parts]
-    figures["samlad, no composition"] = image_aurocs(batches, without)
-    for i, name in enumerate(SCORES):
-        aurocs = image_aurocs(batches, [part[:, i] for part in parts])
-        figures[f"samlad, {name} only"] = {**aurocs, "trust": round(scoring.trust[i].item(), 3)}
+    figures = {"samlad": image_aurocs(batches, [part.logsumexp(dim=1) for part in deviations])}
+    for i, (name, score) in enumerate(network.scores.items()):
+        others = [j for j in range(len(network.scores)) if j != i]
+        figures[f"samlad, no {name}"] = image_aurocs(batches, [part[:, others].logsumexp(dim=1) for part in deviations])
+        trust = score.trust.item()
+        alone = [part[:, i] / max(trust, 1e-6) for part in deviations]
+        figures[f"samlad, {name} only"] = {**image_aurocs(batches, alone), "trust": round(trust, 3)}
     return figures
 
 

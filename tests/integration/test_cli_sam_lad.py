@@ -20,7 +20,7 @@ MODEL = [
     "--model.pre_trained=false",
     "--model.objects=cluster",
     "--model.image_size=[64,96]",
-    "--model.scene_size=16",
+    "--model.bank.scene_size=16",
 ]
 
 

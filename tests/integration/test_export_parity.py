@@ -42,7 +42,7 @@ def sam_lad_cluster() -> SamLad:
 def sam_lad_segment_anything() -> SamLad:
     model = SamLad(objects="sam_vit_b", sam_size=64, sam_points=4, **SAM_LAD)
     # Random weights predict no certain mask.
-    model.model.objects.iou_threshold, model.model.objects.stability_threshold = -1e3, 0.0
+    model.model.encoder.objects.iou_threshold, model.model.encoder.objects.stability_threshold = -1e3, 0.0
     return model
 
 

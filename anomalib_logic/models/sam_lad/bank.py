@@ -10,6 +10,8 @@ from anomalib.models.components import DynamicBufferMixin
 
 BLOCK = 64_000_000  # bytes of objects' features that are gathered before they are moved together
 
+HELD_OUT = 200  # most normal images that are compared with all others
+
 Template = dict[str, torch.Tensor]  # what is kept of images, normal or query: fields by name, the images first
 
 
@@ -45,6 +47,13 @@ class Bank(DynamicBufferMixin):
     def bytes_per_image(self) -> float:
         """Bytes that one image takes."""
         return sum(getattr(self, name).nbytes for name in (*self.names, *self.object_names)) / max(1, len(self))
+
+    @property
+    def held_out(self) -> torch.Tensor:
+        """Indices of the images that are compared with all others, at equal distances; none if there is one."""
+        number = len(self)
+        everything = torch.arange(number if number > 1 else 0, device=self.valid.device)
+        return everything[:: max(1, -(-number // HELD_OUT))]
 
     def get(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """One field of images in single precision.

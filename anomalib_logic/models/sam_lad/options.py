@@ -110,8 +110,8 @@ class SamLadScoring(OptionGroup):
     Args:
         align: What a position of an object is compared with: the same position of the image (``"none"``, the paper),
             the same position in the partners' own frames (``"box"``, ours), or the nearest feature anywhere in the
-            partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature anywhere in the
-            references, and coarser features anywhere and in the same place of all normal images.
+            partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature (fine, coarse)
+            anywhere in all normal images, and coarse ones in the same place.
         eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
         lite: Measure unmatched objects only (equation 16).
         composition: Add a score of how much there is of what, see :class:`.scores.composition.Composition` (ours).

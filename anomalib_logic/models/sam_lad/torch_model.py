@@ -33,7 +33,6 @@ from .scores.score import Measured
 logger = logging.getLogger(__name__)
 
 PICTURE = 128  # height and width of the pictures kept for explanations
-CALIBRATION_IMAGES = 200  # most normal images that are compared with the others
 EXCHANGED = 60  # most of them in which windows change places
 NOTICED = (1.0, 3.0)  # deviations by which an exchange raises a score: no trust, full trust
 IMAGES = {  # fields that are kept whatever the scores are
@@ -239,7 +238,7 @@ class SamLadModel(nn.Module):
 
     def _calibrate_scores(self, seed: int) -> None:
         """Learn what is usual, from normal images that are compared with all others."""
-        parts = self._calibration_sample().unsqueeze(1)
+        parts = self.bank.held_out.unsqueeze(1)
         # Templates are large and are read again: only what is measured is kept.
         measured = [self._measure_held_out(i) for i in with_progress(parts, "comparing normal images with each other")]
         self._held_out = measured
@@ -279,12 +278,6 @@ class SamLadModel(nn.Module):
             noticed = score.notice([m[name] for m in self._held_out], changed[name])
             score.trust.copy_(((noticed - least) / (most - least)).clamp(0, 1))
 
-    def _calibration_sample(self) -> torch.Tensor:
-        """Indices of the normal images that are compared with the others, at equal distances; none if there is one."""
-        number = len(self.bank)
-        everything = torch.arange(number if number > 1 else 0, device=self.bank.key.device)
-        return everything[:: max(1, -(-number // CALIBRATION_IMAGES))]
-
     def _measure_held_out(self, index: torch.Tensor) -> Measurements:
         """Measure images of the bank, each compared with all others."""
         return self.measure(self.compare(self.bank.template(index), index))
@@ -294,12 +287,12 @@ class SamLadModel(nn.Module):
         """Predict normal images of the bank as if they were new: each compared with all others.
 
         Thresholds and limits can be measured on them. They are those that the scores were calibrated on, at most
-        ``CALIBRATION_IMAGES``. A bank of one image has none. The first call after a fit takes what the fit measured.
+        ``HELD_OUT``. A bank of one image has none. The first call after a fit takes what the fit measured.
 
         Yields:
             One image each: ``pred_score`` of shape ``(1,)`` and ``anomaly_map`` of shape ``(1, 1, H, W)``.
         """
-        sample = self._calibration_sample()
+        sample = self.bank.held_out
         known, self._held_out = self._held_out, ()
         for i, index in enumerate(with_progress(sample.unsqueeze(1), "measuring thresholds on the bank's images")):
             yield self.predict(known[i] if known else self._measure_held_out(index), calibrated_on=len(sample))

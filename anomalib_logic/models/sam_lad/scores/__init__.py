@@ -12,7 +12,6 @@ from .count import Count
 from .objects import Objects
 from .place import Place
 from .positions import Positions
-from .scene import Scene
 from .score import Score
 
 __all__ = ["Score", "build_scores"]
@@ -36,8 +35,8 @@ def build_scores(options: SamLadScoring, bank: SamLadBank, grid: tuple[int, int]
     else:
         scores["objects"] = Objects(side, options.lite)
         if not options.lite:
-            scores["scene"] = Scene(side)
-            scores["anywhere"] = Anywhere(side)
+            scores["details"] = Anywhere(side, fine=True, patches=4000)
+            scores["anywhere"] = Anywhere(side, fine=False, patches=1000)
             scores["place"] = Place(side, grid, window=3, nearest=bank.k, floor=3.0)
             scores["arrangement"] = Place(side, grid, window=5, nearest=None, floor=1.0)
     scores["count"] = Count(side)

@@ -3,24 +3,27 @@
 
 """Features compared with those anywhere in any normal image, as in PatchCore (ours)."""
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
+
+from anomalib_logic.models.components.upsampling import resize
 
 from ..bank import Bank, Template, greedy_k_center
 from ..comparison import Comparison
 from ..encoder import Found, Maps
 from .score import Measured, Score
 
-PATCHES = 1000  # features that are kept of all normal images
-CANDIDATES = 50_000  # features that they are chosen from, at most
-PART = 1000  # of which so many are compared with all patches at a time
+CANDIDATES = 50_000  # features that the coreset is chosen from, at most
+PART = 1000  # of which so many are compared with the whole coreset at a time
 FARTHEST = 10_000  # of which so many, the farthest from the patches of all other images, may take the place of a patch
 
 
 class Anywhere(Score):
-    """Distances of coarse features to the nearest of a coreset of those of all normal images.
+    """Distances of features to the nearest of a coreset of those of all normal images.
+
+    Args:
+        side: Height and width of the maps.
+        fine: Compare fine features on the grid of the maps, otherwise coarse ones on their own.
+        patches: Size of the coreset, P, at most.
 
     Attributes:
         patches: The coreset, shape ``(P, C)``.
@@ -28,34 +31,36 @@ class Anywhere(Score):
         substitutes: What the coreset would have in their place without that image, shape ``(P, C)``.
     """
 
-    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"coarse": torch.half}
-
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, fine: bool, patches: int) -> None:
         super().__init__(side)
+        self.field = "scene" if fine else "coarse"
+        self.IMAGES = {self.field: torch.half}
+        self.most = patches
         self.register_buffer("patches", torch.empty(0))
         self.register_buffer("substitutes", torch.empty(0))
         self.register_buffer("owners", torch.empty(0, dtype=torch.long))
 
     def keep(self, maps: Maps, found: Found) -> Template:
-        """Coarse features."""
+        """Features of the whole image."""
         del found
-        return {"coarse": maps.coarse}
+        return {self.field: maps.coarse if self.field == "coarse" else resize(maps.fine, self.size)}
 
     def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
         """Choose the coreset by greedy k-center."""
         del left_out
-        size = bank.coarse.shape[2:].numel()
+        features = getattr(bank, self.field).flatten(2)
+        size = features.shape[2]
         number = len(bank) * size
         chosen = torch.randperm(number, generator=torch.Generator().manual_seed(seed))[:CANDIDATES]
-        chosen = chosen.to(bank.coarse.device)
+        chosen = chosen.to(features.device)
         owners, places = chosen // size, chosen % size
-        candidates = bank.coarse.flatten(2)[owners, :, places].float()
+        candidates = features[owners, :, places].float()
         all_of_them = torch.arange(number, device=chosen.device)
-        kept = greedy_k_center(candidates, PATCHES) if number > PATCHES else all_of_them
+        kept = greedy_k_center(candidates, self.most) if number > self.most else all_of_them
         self.patches, self.owners = candidates[kept], owners[kept]
-        self.substitutes = self._find_substitutes(candidates, owners, len(bank))
+        self.substitutes = self._find_substitutes(candidates, owners, bank.held_out)
 
-    def _find_substitutes(self, candidates: torch.Tensor, owners: torch.Tensor, images: int) -> torch.Tensor:
+    def _find_substitutes(self, candidates: torch.Tensor, owners: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """What the coreset would have taken without an image, in the place of each of its ``patches``.
 
         For each image the greedy choice goes on among the features of all others, from the patches of all others.
@@ -63,21 +68,22 @@ class Anywhere(Score):
         Args:
             candidates: What to choose from, shape ``(Q, C)``.
             owners: Image that each of them is of, shape ``(Q,)``.
-            images: Number of images.
+            images: Those that are compared with all others; the patches of the rest stay.
 
         Returns:
             Shape ``(P, C)``.
         """
         substitutes = self.patches.clone()
         nearest, other, owner = self._nearest_of_two_images(candidates)
-        for image in self.owners.unique() if images > 1 else ():
+        for image in images:
             distances = torch.where(owner == image, other, nearest)
             distances = torch.where(owners == image, -torch.ones_like(distances), distances)
             # The farthest are few, and only they can be chosen.
             distances, farthest = distances.topk(min(FARTHEST, int((owners != image).sum())))
             own = (self.owners == image).nonzero().flatten()
             points = candidates[farthest]
-            substitutes[own] = points[greedy_k_center(points, len(own), distances)]
+            if len(own):
+                substitutes[own] = points[greedy_k_center(points, len(own), distances)]
         return substitutes
 
     def _nearest_of_two_images(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -94,7 +100,7 @@ class Anywhere(Score):
 
     def measure(self, compared: Comparison) -> Measured:
         """Distance of each position."""
-        features, patches = compared.query["coarse"], self.patches
+        features, patches = compared.query[self.field], self.patches
         if compared.exclude is not None:
             own = compared.exclude.unsqueeze(1) == self.owners
             patches = torch.where(own.unsqueeze(2), self.substitutes, patches)

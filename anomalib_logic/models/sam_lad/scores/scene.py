@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The whole image compared with the references (ours)."""
+"""The whole image compared with the references (equation 10)."""
 
 from collections.abc import Mapping
 from typing import ClassVar

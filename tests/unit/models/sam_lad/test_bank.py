@@ -28,7 +28,9 @@ def templates(number: int, slots: int = 3, seed: int = 0) -> Template:
 
 def parts(fields: Template, sizes):
     """The same images, a few at a time."""
-    return [dict(zip(fields, some, strict=True)) for some in zip(*(f.split(sizes) for f in fields.values()), strict=True)]
+    return [
+        dict(zip(fields, some, strict=True)) for some in zip(*(f.split(sizes) for f in fields.values()), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("sizes", [[9], [1] * 9, [4, 5]], ids=str)

@@ -93,7 +93,7 @@ def test_fit_of_one_image_keeps_no_calibration_of_the_fit_before(folders):
         model.fit(templates[:1], 1)
         expected = state_of(model)
         model.fit(templates, 4)
-        assert not torch.equal(model.scores["scene"].usual, expected["scores.scene.usual"])
+        assert not torch.equal(model.scores["details"].usual, expected["scores.details.usual"])
         model.fit(templates[:1], 1)
     assert_equal(state_of(model), expected)
 
@@ -226,9 +226,7 @@ def test_fit_and_inference_use_nothing_that_cuda_refuses_in_deterministic_mode(a
 
 def test_images_are_seen_one_at_a_time(tmp_path, folders, monkeypatch):
     seen, features = [], Encoder.features
-    monkeypatch.setattr(
-        Encoder, "features", lambda self, images: seen.append(len(images)) or features(self, images)
-    )
+    monkeypatch.setattr(Encoder, "features", lambda self, images: seen.append(len(images)) or features(self, images))
     run, model, data = engine(tmp_path), new_model(), datamodule(folders[0], train_batch_size=6, eval_batch_size=4)
     for step in ("fit", "validate", "test", "predict"):
         seen.clear()

@@ -12,7 +12,6 @@ from sklearn.covariance import LedoitWolf
 
 from anomalib_logic.models.sam_lad.bank import Bank
 from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
-from anomalib_logic.models.sam_lad.scores import anywhere as anywhere_module
 from anomalib_logic.models.sam_lad.scores import build_scores
 from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere
 from anomalib_logic.models.sam_lad.scores.composition import Composition
@@ -31,23 +30,23 @@ class Compared(NamedTuple):
     alike: torch.Tensor | None = None
 
 
-def bank_of(coarse: torch.Tensor) -> Bank:
-    bank = Bank({"coarse": torch.half, "valid": torch.bool}, {}, half=False)
-    bank.fill([{"coarse": coarse, "valid": torch.zeros(len(coarse), 1, dtype=torch.bool)}], len(coarse))
+def bank_of(features: torch.Tensor, field: str = "coarse") -> Bank:
+    bank = Bank({field: torch.half, "valid": torch.bool}, {}, half=False)
+    bank.fill([{field: features, "valid": torch.zeros(len(features), 1, dtype=torch.bool)}], len(features))
     return bank
 
 
-def learned(coarse: torch.Tensor, seed: int = 0) -> Anywhere:
-    score = Anywhere(8)
-    score.learn(bank_of(coarse), None, seed)
+def learned(features: torch.Tensor, seed: int = 0, patches: int = 1000, fine: bool = False) -> Anywhere:
+    score = Anywhere(8, fine, patches)
+    score.learn(bank_of(features, score.field), None, seed)
     return score
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, ["objects", "scene", "anywhere", "place", "arrangement", "count", "composition"]),
-        ({"composition": False}, ["objects", "scene", "anywhere", "place", "arrangement", "count"]),
+        ({}, ["objects", "details", "anywhere", "place", "arrangement", "count", "composition"]),
+        ({"composition": False}, ["objects", "details", "anywhere", "place", "arrangement", "count"]),
         ({"lite": True}, ["objects", "count", "composition"]),
         ({"align": "none", "composition": False}, ["positions", "count"]),
         ({"align": "box"}, ["positions", "count", "composition"]),
@@ -58,20 +57,21 @@ def test_options_choose_the_scores(options, expected):
     assert list(build_scores(SamLadScoring(**options), SamLadBank(), (4, 5), 6)) == expected
 
 
-def test_nearest_patch_is_that_of_any_other_image():
+@pytest.mark.parametrize("fine", [True, False])
+def test_nearest_patch_is_that_of_any_other_image(fine):
     coarse = torch.rand(4, 3, 4, 5)
-    score, query, exclude = learned(coarse), coarse[1:3], torch.tensor([1, 2])
+    score, query, exclude = learned(coarse, fine=fine), coarse[1:3], torch.tensor([1, 2])
+    assert {score.field: torch.half} == score.IMAGES
     others = torch.stack([coarse[[0, 2, 3]], coarse[[0, 1, 3]]]).transpose(1, 2).flatten(2)
     expected = torch.cdist(query.flatten(2).transpose(1, 2), others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
-    found = score.measure(Compared({"coarse": query}, None, exclude)).map
+    found = score.measure(Compared({score.field: query}, None, exclude)).map
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
-    assert score.measure(Compared({"coarse": query}, None, None)).map.max() < 2e-3
+    assert score.measure(Compared({score.field: query}, None, None)).map.max() < 2e-3
 
 
-def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others(monkeypatch):
-    monkeypatch.setattr(anywhere_module, "PATCHES", 12)
+def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others():
     coarse = torch.rand(4, 3, 4, 5)
-    score, features = learned(coarse), coarse.flatten(2).transpose(1, 2)
+    score, features = learned(coarse, patches=12), coarse.flatten(2).transpose(1, 2)
     for image in score.owners.unique().tolist():
         own = score.owners == image
         others = torch.cat([features[i] for i in range(4) if i != image])
@@ -82,15 +82,14 @@ def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others(m
             chosen = torch.cat([chosen, farthest[None]])
 
 
-def test_coreset_is_of_the_images_features_and_depends_on_the_seed(monkeypatch):
-    monkeypatch.setattr(anywhere_module, "PATCHES", 7)
+def test_coreset_is_of_the_images_features_and_depends_on_the_seed():
     coarse = torch.rand(4, 3, 4, 5)
-    score = learned(coarse)
+    score = learned(coarse, patches=7)
     assert len(score.patches) == len(score.owners) == 7
     of_owners = coarse.flatten(2).transpose(1, 2)[score.owners]
     assert (of_owners == score.patches.unsqueeze(1)).all(dim=2).any(dim=1).all()
-    assert torch.equal(learned(coarse).patches, score.patches)
-    assert not torch.equal(learned(coarse, seed=1).patches, score.patches)
+    assert torch.equal(learned(coarse, patches=7).patches, score.patches)
+    assert not torch.equal(learned(coarse, seed=1, patches=7).patches, score.patches)
 
 
 @pytest.mark.parametrize(("nearest", "window"), [(None, 5), (2, 3), (9, 3)])

@@ -9,7 +9,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2.functional import normalize
 
-from anomalib_logic.models.sam_lad import comparison, torch_model
+from anomalib_logic.models.sam_lad import bank, comparison, torch_model
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .conftest import SQUARES, build_model, draw, fill
@@ -63,9 +63,9 @@ def test_object_whose_references_have_none_is_compared_with_the_scene(normals, a
     remove_objects(model)
     compared = model.compare(model.represent(drawn(1, [SQUARES])))
     assert compared.query["valid"].any()
-    if align == "combined":  # the scene is a score of its own
+    if align == "combined":  # other scores compare the whole image
         assert model.scores["objects"].measure(compared).map.max() == 0
-        assert model.scores["scene"].measure(compared).map.min() > 0
+        assert model.scores["details"].measure(compared).map.min() > 0
     else:
         found, scene = model.scores["positions"].measure(compared).map, model.scores["positions"].scene
         assert torch.equal(found, scene.measure(compared).map)
@@ -159,7 +159,7 @@ def test_one_broken_rule_is_enough(model):
 
 
 def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
-    monkeypatch.setattr(torch_model, "CALIBRATION_IMAGES", 6)
+    monkeypatch.setattr(bank, "HELD_OUT", 6)
     measured, measure = [], SamLadModel.measure
     monkeypatch.setattr(SamLadModel, "measure", lambda *args: measured.append(args[1]) or measure(*args))
     filled(normals)
@@ -215,7 +215,7 @@ def test_trust_is_measured_when_the_bank_is_filled(model):
     assert all(model.scores[name].trust > 0.9 for name in ("place", "arrangement"))
     assert model.scores["objects"].trust == model.scores["count"].trust
     torch.testing.assert_close(model.scores["count"].trust, 1 / (1 + model.scores["count"].mean))
-    assert all(model.scores[name].trust == 1 for name in ("scene", "anywhere", "composition"))
+    assert all(model.scores[name].trust == 1 for name in ("details", "anywhere", "composition"))
 
 
 @torch.no_grad()
