@@ -45,8 +45,7 @@ class Place(Score):
 
     def measure(self, compared: Comparison) -> Measured:
         """Distance of each window."""
-        normal = compared.bank.get("coarse", compared.alike)
-        squared = (compared.query["coarse"].unsqueeze(1) - normal).square().sum(dim=2)
+        squared = compared.places
         if self.nearest is not None:
             nearest = squared.mean(dim=(2, 3)).topk(min(self.nearest, squared.shape[1]), largest=False).indices
             squared = squared.gather(1, nearest[..., None, None].expand(-1, -1, *squared.shape[2:]))

@@ -11,6 +11,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from anomalib_logic.models.sam_lad.bank import Bank
+from anomalib_logic.models.sam_lad.comparison import place_distances
 from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
 from anomalib_logic.models.sam_lad.scores import build_scores
 from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere
@@ -27,7 +28,7 @@ class Compared(NamedTuple):
     query: dict
     bank: Bank
     exclude: torch.Tensor | None
-    alike: torch.Tensor | None = None
+    places: torch.Tensor | None = None
 
 
 def bank_of(features: torch.Tensor, field: str = "coarse") -> Bank:
@@ -96,7 +97,8 @@ def test_coreset_is_of_the_images_features_and_depends_on_the_seed():
 def test_windows_are_compared_with_the_same_place_of_the_images_that_are_alike(nearest, window):
     coarse, query, alike = torch.rand(6, 3, 7, 8), torch.rand(1, 3, 7, 8), torch.tensor([[4, 0, 3]])
     score = Place(8, (7, 8), window, nearest, floor=1.0)
-    found = score.measure(Compared({"coarse": query}, bank_of(coarse), None, alike)).map[0].numpy()
+    places = place_distances(query, bank_of(coarse).get("coarse", alike))
+    found = score.measure(Compared({}, None, None, places)).map[0].numpy()
     squared = np.square(coarse[alike[0]].numpy() - query.numpy()).sum(axis=1)
     if nearest is not None:
         squared = squared[np.argsort(squared.mean(axis=(1, 2)))[:nearest]]
@@ -116,7 +118,7 @@ def test_exchanged_windows_are_noticed_where_everything_has_its_place(moving, le
 
         def measure(i, features, score=score):
             alike = torch.tensor([[j for j in range(40) if j != i]])
-            return score.measure(Compared({"coarse": features}, bank, torch.tensor([i]), alike))
+            return score.measure(Compared({}, None, None, place_distances(features, bank.get("coarse", alike))))
 
         normal = [measure(i, coarse[i : i + 1]) for i in range(40)]
         changed = [measure(i, exchange_windows(coarse[i : i + 1], generator)) for i in range(40)]
