@@ -73,10 +73,7 @@ def samlad(args: argparse.Namespace, objects: str) -> AnomalibModule:
     with torch.no_grad():
         features = encoder.features(images)
         encoder.standardization.update(features)
-        encoder.standardization.finalize()
-        maps = encoder.maps(images, features)
-        encoder.fit_objects(images, maps.fine)
-        network.scores["composition"].cluster(maps.all)
+        network.fit_encoder(images, features)
         template = network.represent(images[:1])
         noise = {n: t + 0.1 * torch.randn_like(t) if t.is_floating_point() else t for n, t in template.items()}
         network.fit([noise] * BANK_IMAGES, BANK_IMAGES)

@@ -102,8 +102,10 @@ class Bank(DynamicBufferMixin):
         Raises:
             ValueError: If there is no image, or another number of them.
         """
-        for name, buffer in list(self.named_buffers()):
-            setattr(self, name, buffer.new_empty(0))
+        kinds = {name: buffer.dtype for name, buffer in self.named_buffers()}
+        for name in kinds:  # an interrupted fill leaves an empty bank
+            setattr(self, name, getattr(self, name).new_empty(0))
+        fields: dict[str, torch.Tensor] = {}
         blocks: dict[str, list[torch.Tensor]] = {name: [] for name in self.object_names}
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in self.object_names}
         filled = 0
@@ -114,11 +116,11 @@ class Bank(DynamicBufferMixin):
                 _refuse(number)
             for name in self.names:
                 if not filled:
-                    empty = getattr(self, name).new_empty((number, *template[name].shape[1:]))
-                    setattr(self, name, empty.to(valid.device))
-                getattr(self, name)[filled:end] = template[name]
+                    shape = (number, *template[name].shape[1:])
+                    fields[name] = torch.empty(shape, dtype=kinds[name], device=valid.device)
+                fields[name][filled:end] = template[name]
             for name in self.object_names:
-                parts[name].append(template[name][valid].to(getattr(self, name).dtype))
+                parts[name].append(template[name][valid].to(kinds[name]))
                 if sum(part.nbytes for part in parts[name]) > BLOCK:
                     blocks[name].append(torch.cat(parts[name]))
                     parts[name].clear()
@@ -129,7 +131,9 @@ class Bank(DynamicBufferMixin):
         if filled != number:
             _refuse(number)
         for name in self.object_names:
-            setattr(self, name, _join([*blocks.pop(name), *parts.pop(name)]))
+            fields[name] = _join([*blocks.pop(name), *parts.pop(name)])
+        for name, field in fields.items():
+            setattr(self, name, field)
         order = self.valid.flatten().long().cumsum(dim=0) - 1
         self.rows = order.clamp_min(0).view_as(self.valid)
         self.priority = torch.rand(number, generator=torch.Generator().manual_seed(seed)).to(self.valid.device)
@@ -165,7 +169,7 @@ def _join(blocks: list[torch.Tensor]) -> torch.Tensor:
     """Concatenate, freeing each part as soon as it is copied; one row of zeros where there is none."""
     total = sum(len(block) for block in blocks)
     if not total:
-        return torch.zeros_like(blocks[0].new_empty(1, *blocks[0].shape[1:]))
+        return blocks[0].new_zeros(1, *blocks[0].shape[1:])
     joined, start = blocks[0].new_empty(total, *blocks[0].shape[1:]), 0
     blocks.reverse()
     while blocks:

@@ -251,11 +251,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         if not images:
             msg = "the bank is empty: there was no normal training image; give the data module some"
             raise ValueError(msg)
-        encoder.standardization.finalize()
-        everything = torch.cat([encoder.maps(i, f).all for i, f in zip(images, features, strict=True)])
-        encoder.fit_objects(torch.cat(images), everything[:, : encoder.fine_channels], self.seed)
-        if "composition" in self.model.scores:
-            self.model.scores["composition"].cluster(everything, self.seed)
+        maps = [torch.cat(scale) for scale in zip(*features, strict=True)]
+        self.model.fit_encoder(torch.cat(images), maps, self.seed)
         return number
 
     def _choose(self, number: int) -> tuple[list[int], Template | None]:

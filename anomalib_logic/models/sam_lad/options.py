@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from anomalib_logic.models.components.arguments import check_least
 from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.options import OptionGroup
 
@@ -42,9 +43,8 @@ class SamLadSegmentation(OptionGroup):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        if self.clusters is not None and self.clusters < 2:
-            msg = f"clusters must be at least 2, got {self.clusters}"
-            raise ValueError(msg)
+        if self.clusters is not None:
+            check_least("clusters", self.clusters, 2)
         area = self.area_range
         if area is not None and (len(area) != 2 or not 0 <= area[0] < area[1] <= 1):
             msg = f"area_range must be two shares of the image, the smaller first (0 <= a < b <= 1), got {area}"

@@ -21,7 +21,7 @@ from anomalib_logic.models.components.precision import full_precision
 from anomalib_logic.models.components.upsampling import resize
 
 from .bank import Bank, Template
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, place_distances
 from .encoder import Encoder
 from .explanation import Explanation, explain
 from .matching import ObjectMatching
@@ -110,9 +110,9 @@ class SamLadModel(nn.Module):
 
     def represent(self, images: torch.Tensor) -> Template:
         """Compute everything that is compared of normalised images, shape ``(N, 3, H, W)``."""
+        images = images.to(self.peak.dtype)
         maps = self.encoder.maps(images)
         with full_precision(images.device):
-            images = images.to(self.peak.dtype)
             found = self.encoder.find(images, maps)
             template = {
                 "key": maps.key,
@@ -189,8 +189,24 @@ class SamLadModel(nn.Module):
         with torch.no_grad():
             compared = self.compare(self.represent(images))
             objects = self.scores["objects" if "objects" in self.scores else "positions"]
-            distances = objects.distances(compared) / objects.usual.clamp_min(1e-6)
+            distances = objects.distances(compared) / objects.usual
             return explain(compared, distances, self.predict(self.measure(compared)).pred_score)
+
+    @torch.no_grad()
+    def fit_encoder(self, images: torch.Tensor, features: list[torch.Tensor], seed: int = 0) -> None:
+        """Calibrate the objects, and prepare the scores, once the features' statistics have been updated.
+
+        Args:
+            images: Normalised images, a sample of the normal ones, shape ``(Z, 3, H, W)``.
+            features: Their :meth:`.Encoder.features`.
+            seed: Seed of the clusterings.
+        """
+        self.encoder.standardization.finalize()
+        parts = zip(images.split(1), *(m.split(1) for m in features), strict=True)
+        everything = torch.cat([self.encoder.maps(image, list(maps)).all for image, *maps in parts])
+        self.encoder.fit_objects(images, everything[:, : self.encoder.fine_channels], seed)
+        for score in self.scores.values():
+            score.prepare(everything, seed)
 
     @torch.no_grad()
     def outline(self, images: torch.Tensor) -> Template:
@@ -239,15 +255,29 @@ class SamLadModel(nn.Module):
     def _calibrate_scores(self, seed: int) -> None:
         """Learn what is usual, from normal images that are compared with all others."""
         parts = self.bank.held_out.unsqueeze(1)
-        # Templates are large and are read again: only what is measured is kept.
-        measured = [self._measure_held_out(i) for i in with_progress(parts, "comparing normal images with each other")]
+        places = [name for name, s in self.scores.items() if isinstance(s, Place) and s.usual.numel() > 1]
+        measured, changed = [], []
+        generator, step = torch.Generator().manual_seed(seed), -(-len(parts) // EXCHANGED)
+        # Templates are large: only what is measured is kept.
+        for i, index in enumerate(with_progress(parts, "comparing normal images with each other")):
+            compared = self._compare_held_out(index)
+            measured.append(self.measure(compared))
+            if places and i % step == 0:
+                changed.append(self._measure_exchanged(compared, places, generator))
         self._held_out = measured
         for name, score in self.scores.items():
             score.calibrate([m[name] for m in measured])
-        self._calibrate_trust(parts, seed)
+        self._calibrate_trust(measured, changed)
         self.peak.copy_(torch.cat([self._sum_of_distances(m) for m in measured]).flatten(1).amax(dim=1).mean())
 
-    def _calibrate_trust(self, parts: torch.Tensor, seed: int) -> None:
+    def _measure_exchanged(self, compared: Comparison, names: list[str], generator: torch.Generator) -> Measurements:
+        """Measure images by some scores after two windows of their coarse features changed places."""
+        features = exchange_windows(compared.query["coarse"], generator)
+        with full_precision(features.device):
+            places = place_distances(features, self.bank.get("coarse", compared.alike))
+            return {name: self.scores[name].measure(compared._replace(places=places)) for name in names}
+
+    def _calibrate_trust(self, measured: list[Measurements], changed: list[Measurements]) -> None:
         """Learn how far the scores can be trusted.
 
         Where normal images themselves have objects without partner, ``objects`` and ``count``, which rest on matching,
@@ -255,32 +285,21 @@ class SamLadModel(nn.Module):
         where objects lie anywhere, nothing.
 
         Args:
-            parts: Indices of normal images that were measured.
-            seed: Seed of the windows.
+            measured: Normal images, each compared with all others.
+            changed: Some of them by the scores of places, after an exchange of windows.
         """
         matching = 1 / (1 + self.scores["count"].mean)
         for name in {"objects", "count"} & set(self.scores):
             self.scores[name].trust.copy_(matching)
-        places = {name: s for name, s in self.scores.items() if isinstance(s, Place) and s.usual.numel() > 1}
-        if not places:
-            return
-        generator = torch.Generator().manual_seed(seed)
-        changed: dict[str, list[Measured]] = {name: [] for name in places}
-        some = range(0, len(parts), -(-len(parts) // EXCHANGED))
-        for i in with_progress(some, "measuring how much places count"):
-            query = self.bank.template(parts[i])
-            query["coarse"] = exchange_windows(query["coarse"], generator)
-            compared = self.compare(query, parts[i])
-            for name, score in places.items():
-                changed[name].append(score.measure(compared))
         least, most = NOTICED
-        for name, score in places.items():
-            noticed = score.notice([m[name] for m in self._held_out], changed[name])
+        for name in changed[0] if changed else ():
+            score = self.scores[name]
+            noticed = score.notice([m[name] for m in measured], [m[name] for m in changed])
             score.trust.copy_(((noticed - least) / (most - least)).clamp(0, 1))
 
-    def _measure_held_out(self, index: torch.Tensor) -> Measurements:
-        """Measure images of the bank, each compared with all others."""
-        return self.measure(self.compare(self.bank.template(index), index))
+    def _compare_held_out(self, index: torch.Tensor) -> Comparison:
+        """Compare images of the bank with all others."""
+        return self.compare(self.bank.template(index), index)
 
     @torch.no_grad()
     def held_out_predictions(self) -> Iterator[InferenceBatch]:
@@ -295,7 +314,8 @@ class SamLadModel(nn.Module):
         sample = self.bank.held_out
         known, self._held_out = self._held_out, ()
         for i, index in enumerate(with_progress(sample.unsqueeze(1), "measuring thresholds on the bank's images")):
-            yield self.predict(known[i] if known else self._measure_held_out(index), calibrated_on=len(sample))
+            measured = known[i] if known else self.measure(self._compare_held_out(index))
+            yield self.predict(measured, calibrated_on=len(sample))
 
     def forget_comparisons(self) -> None:
         """Free what :meth:`held_out_predictions` would take from the fit."""

@@ -48,14 +48,8 @@ class Composition(Score):
         self.register_buffer("precision", torch.zeros(clusterings, words, words))
         self.register_buffer("histograms", torch.zeros(0, clusterings * words))
 
-    @torch.no_grad()
-    def cluster(self, features: torch.Tensor, seed: int = 0) -> None:
-        """Cluster features of normal images.
-
-        Args:
-            features: Standardised features of a sample of them, shape ``(Z, C, H, W)``.
-            seed: Seed of the clusterings.
-        """
+    def prepare(self, features: torch.Tensor, seed: int) -> None:
+        """Cluster the features."""
         clusterings, words, _ = self.centroids.shape
         for i in range(clusterings):
             self.centroids[i] = k_means(sample_features(features, seed + i), words, seed + i)

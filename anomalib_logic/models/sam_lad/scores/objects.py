@@ -28,7 +28,6 @@ class Objects(Score):
         measure: Distance of features to those of references, as :func:`.measurement.nearest_distance`.
     """
 
-    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {}
     OBJECTS: ClassVar[Mapping[str, torch.dtype]] = {"crops": torch.half, "crop_masks": torch.half}
 
     def __init__(self, side: int, lite: bool = False, measure: Measure = nearest_distance) -> None:

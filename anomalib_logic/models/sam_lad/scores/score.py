@@ -15,6 +15,7 @@ from anomalib_logic.models.components.upsampling import resize
 from ..bank import Bank, Template
 from ..comparison import Comparison
 from ..encoder import Found, Maps
+from ..median import lower_median
 
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
 
@@ -75,6 +76,14 @@ class Score(DynamicBufferMixin):
         """Compute what :meth:`learn` needs of normal images that the bank does not keep."""
         del maps
         return {}
+
+    def prepare(self, features: torch.Tensor, seed: int) -> None:
+        """Learn from features of a sample of the normal images what :meth:`keep` needs.
+
+        Args:
+            features: Their :attr:`.Maps.all`, shape ``(Z, C, H, W)``.
+            seed: Seed of random choices.
+        """
 
     def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
         """Learn from the normal images what :meth:`measure` needs.
@@ -145,4 +154,4 @@ class Score(DynamicBufferMixin):
         """
         usual, unusual = (torch.cat([self.value(m) for m in some]) for some in (normal, changed))
         deviations = (unusual - usual.mean()) / usual.std().clamp_min(self.LEAST_DEVIATION)
-        return deviations.sort().values[(len(deviations) - 1) // 2]
+        return lower_median(deviations)

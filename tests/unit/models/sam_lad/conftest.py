@@ -43,14 +43,9 @@ def build_model(**arguments) -> SamLadModel:
 @torch.no_grad()
 def fit_encoder(model: SamLadModel, images: torch.Tensor) -> None:
     """Learn the features' statistics, objects and clusters, as :meth:`.SamLad.fit` does."""
-    encoder = model.encoder
-    features = encoder.features(images)
-    encoder.standardization.update(features)
-    encoder.standardization.finalize()
-    maps = encoder.maps(images, features)
-    encoder.fit_objects(images, maps.fine)
-    if "composition" in model.scores:
-        model.scores["composition"].cluster(maps.all)
+    features = model.encoder.features(images)
+    model.encoder.standardization.update(features)
+    model.fit_encoder(images, features)
 
 
 @torch.no_grad()

@@ -83,6 +83,18 @@ def test_another_number_of_images_than_announced_is_an_error():
         Bank(IMAGES, OBJECTS).fill([], 0)
 
 
+def test_fill_that_breaks_off_leaves_an_empty_bank():
+    def interrupted():
+        yield from parts(templates(4), [2, 2])[:1]
+        raise KeyboardInterrupt
+
+    bank = Bank(IMAGES, OBJECTS)
+    bank.fill([templates(3)], 3)
+    with pytest.raises(KeyboardInterrupt):
+        bank.fill(interrupted(), 4)
+    assert len(bank) == 0
+
+
 def test_second_fill_replaces_the_first():
     bank, fresh = Bank(IMAGES, OBJECTS), Bank(IMAGES, OBJECTS)
     bank.fill([templates(7)], 7)
