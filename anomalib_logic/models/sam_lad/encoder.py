@@ -41,13 +41,18 @@ class Maps(NamedTuple):
 
     Attributes:
         all: Of all scales, up-sampled, shape ``(N, C, H, W)``.
-        fine: Of a pyramid's strides 4 and 8, up-sampled, shape ``(N, C', H, W)``.
+        scene: Of a pyramid's strides 4 and 8, on the grid on which whole images are compared, shape ``(N, C', s, s)``.
         coarse: Of a pyramid's strides 8 and 16, not up-sampled, shape ``(N, C'', h, w)``.
     """
 
     all: torch.Tensor
-    fine: torch.Tensor
+    scene: torch.Tensor
     coarse: torch.Tensor
+
+    @property
+    def fine(self) -> torch.Tensor:
+        """Of a pyramid's strides 4 and 8, up-sampled, shape ``(N, C', H, W)``."""
+        return self.all[:, : self.scene.shape[1]]
 
     @property
     def key(self) -> torch.Tensor:
@@ -105,8 +110,8 @@ class Encoder(nn.Module):
         check_factor(bank.upsample)
         self.backbone = backbone
         self.object_size = bank.object_size
+        self.scene = (bank.scene_size, bank.scene_size)
         self.fine_channels = sum(backbone.channels[:2])
-        self.coarse_channels = sum(backbone.channels[1:]) or backbone.channels[0]
         self.grid = (bank.upsample * backbone.grid[0], bank.upsample * backbone.grid[1])
         self.upsampler = self._build_upsampler(upsampler_weights, bank.upsample)
         self.standardization = ChannelStandardization(backbone.channels)
@@ -150,15 +155,14 @@ class Encoder(nn.Module):
         """
         with full_precision(images.device):
             features = self.features(images) if features is None else features
-            if self.upsampler is None:
-                enlarged = self._standardize([resize(m, self.grid) for m in features])
-            else:
-                enlarged = self._standardize([self.upsampler(features[-1], images)])
-            coarse = self._standardize([resize(m, self.backbone.grid) for m in features])
-            return Maps(enlarged, enlarged[:, : self.fine_channels], coarse[:, -self.coarse_channels :])
+            scales = self._standardize(features)
+            fine, coarse = scales[:2], scales[1:] or scales
+            if self.upsampler is not None:
+                scales = fine = self._standardize([self.upsampler(features[-1], images)])
+            return Maps(_join(scales, self.grid), _join(fine, self.scene), _join(coarse, self.backbone.grid))
 
-    def _standardize(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([m / m.shape[1] ** 0.5 for m in self.standardization(maps)], dim=1)
+    def _standardize(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [m / m.shape[1] ** 0.5 for m in self.standardization(maps)]
 
     def find(self, images: torch.Tensor, maps: Maps) -> Found:
         """Find and describe objects.
@@ -198,3 +202,7 @@ class Encoder(nn.Module):
             logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
         logger.info("finding objects in %d images", len(images))
         self.objects.fit(self.normalize_for_objects(images), fine, seed)
+
+
+def _join(scales: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    return torch.cat([resize(m, size) for m in scales], dim=1)

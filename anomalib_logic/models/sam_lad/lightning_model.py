@@ -39,6 +39,7 @@ NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 LEAST_SIDE = 384  # pixels; at 224 small parts have too few positions
 SAMPLE = 60  # images whose features are clustered, at most
 SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
+CHANGED = 12  # of these, at most, that are changed to measure how far scores can be trusted
 
 
 def default_image_size(backbone: str, backbone_args: Mapping[str, Any] | None = None) -> int:
@@ -220,9 +221,12 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         """Measure the features' statistics, cluster those of a sample, and fill the bank with the normal images."""
         self.model.eval()
         with torch.no_grad():
-            number = self._fit_encoder()
+            number, images = self._fit_encoder()
             kept, left_out = self._choose(number)
-            self.model.fit(self._templates(kept), len(kept), left_out, self.seed)
+            places = {image: place for place, image in enumerate(kept)}
+            chosen = range(0, len(images), -(-len(images) // CHANGED))
+            sample = [(images[i], places.get(i)) for i in chosen]
+            self.model.fit(self._templates(kept), len(kept), left_out, sample, self.seed)
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
@@ -231,11 +235,11 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         for batch in normal_batches(self, what=what):
             yield from batch.image.split(CHUNK)
 
-    def _fit_encoder(self) -> int:
+    def _fit_encoder(self) -> tuple[int, torch.Tensor]:
         """Learn how features vary over the normal images, and cluster the features of the first of them.
 
         Returns:
-            Number of normal images.
+            Number of normal images, and the first of them, normalised.
         """
         encoder, images, features, number = self.model.encoder, [], [], 0
         encoder.standardization.reset()
@@ -252,8 +256,9 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             msg = "the bank is empty: there was no normal training image; give the data module some"
             raise ValueError(msg)
         maps = [torch.cat(scale) for scale in zip(*features, strict=True)]
-        self.model.fit_encoder(torch.cat(images), maps, self.seed)
-        return number
+        sample = torch.cat(images)
+        self.model.fit_encoder(sample, maps, self.seed)
+        return number, sample
 
     def _choose(self, number: int) -> tuple[list[int], Template | None]:
         """Choose which normal images the bank keeps, before it keeps any.

@@ -5,6 +5,8 @@
 
 import torch
 
+PART = 768  # positions that are compared at a time: fresh memory for all of them would cost more than the products
+
 
 def mahalanobis(features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor, eps: float) -> torch.Tensor:
     """Mahalanobis distance to the Gaussian of a few references at each position (equations 11 and 12).
@@ -61,14 +63,33 @@ def nearest_distance(features: torch.Tensor, references: torch.Tensor, weights: 
     Returns:
         Distances, shape ``(..., P)``.
     """
-    # |r|² - 2 f·r as one matrix product for each reference: its P x P values stay in the cache.
-    left = torch.cat([-2 * features, torch.ones_like(features[..., :1, :])], dim=-2).transpose(-1, -2)
-    squared, counts = [], []
-    for reference, weight in zip(references.unbind(-3), weights.unbind(-1), strict=True):
-        right = torch.cat([reference, reference.square().sum(dim=-2, keepdim=True)], dim=-2)
-        squared.append((left @ right).amin(dim=-1))
-        counts.append((weight > 0).unsqueeze(-1).expand_as(squared[-1]))
-    squared = torch.stack(squared)
+    # One product for each reference: its P x P values stay in the cache.
+    squared = torch.stack([_nearest(features, reference) for reference in references.unbind(-3)])
+    counts = torch.stack(weights.unbind(-1)).unsqueeze(-1) > 0
     # What does not count is as far as the farthest, which no number format is too small for.
-    nearest = torch.where(torch.stack(counts), squared, squared.amax(dim=0)).amin(dim=0)
+    nearest = torch.where(counts, squared, squared.amax(dim=0)).amin(dim=0)
+    return _distance(features, nearest)
+
+
+def nearest_point(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Distance to the nearest of a set of points.
+
+    Args:
+        features: Shape ``(..., C, P)``.
+        points: Shape ``(..., C, Q)``.
+
+    Returns:
+        Distances, shape ``(..., P)``.
+    """
+    return _distance(features, _nearest(features, points))
+
+
+def _nearest(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Least ``|p|² - 2 f·p`` over the points, as matrix products, shape ``(..., P)``."""
+    left = torch.cat([-2 * features, torch.ones_like(features[..., :1, :])], dim=-2).transpose(-1, -2)
+    right = torch.cat([points, points.square().sum(dim=-2, keepdim=True)], dim=-2)
+    return torch.cat([(part @ right).amin(dim=-1) for part in left.split(PART, dim=-2)], dim=-1)
+
+
+def _distance(features: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
     return (nearest + features.square().sum(dim=-2)).clamp_min(0).sqrt()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from anomalib.data import InferenceBatch
 from anomalib.models.components import GaussianBlur2d
+from anomalib.models.components.filters.blur import compute_kernel_size
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional as F
@@ -21,20 +22,18 @@ from anomalib_logic.models.components.precision import full_precision
 from anomalib_logic.models.components.upsampling import resize
 
 from .bank import Bank, Template
-from .comparison import Comparison, compare, place_distances
+from .changes import CHANGES
+from .comparison import Comparison, compare
 from .encoder import Encoder
 from .explanation import Explanation, explain
 from .matching import ObjectMatching
 from .options import SamLadBank, SamLadMatching, SamLadScoring, SamLadSegmentation
 from .scores import build_scores
-from .scores.place import Place, exchange_windows
 from .scores.score import Measured
 
 logger = logging.getLogger(__name__)
 
 PICTURE = 128  # height and width of the pictures kept for explanations
-EXCHANGED = 60  # most of them in which windows change places
-NOTICED = (1.0, 3.0)  # deviations by which an exchange raises a score: no trust, full trust
 IMAGES = {  # fields that are kept whatever the scores are
     "key": torch.float,
     "boxes": torch.float,
@@ -90,8 +89,7 @@ class SamLadModel(nn.Module):
             images |= score.IMAGES
             objects |= score.OBJECTS
         self.bank = Bank(images, objects, bank.half_precision_bank)
-        self.register_buffer("peak", torch.tensor(1.0))  # highest value of the sum of distances of a normal image
-        self.blur = GaussianBlur2d(sigma=scoring.sigma, channels=1) if scoring.sigma > 0 else nn.Identity()
+        self.blur = build_blur(scoring.sigma)
         self._held_out: Sequence[Measurements] = ()  # normal images, from a fit to its thresholds
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
@@ -110,7 +108,7 @@ class SamLadModel(nn.Module):
 
     def represent(self, images: torch.Tensor) -> Template:
         """Compute everything that is compared of normalised images, shape ``(N, 3, H, W)``."""
-        images = images.to(self.peak.dtype)
+        images = images.to(self.encoder.pixel_mean.dtype)
         maps = self.encoder.maps(images)
         with full_precision(images.device):
             found = self.encoder.find(images, maps)
@@ -144,23 +142,23 @@ class SamLadModel(nn.Module):
 
     def measure(self, compared: Comparison) -> Measurements:
         """Measure images by every score."""
-        with full_precision(self.peak.device):
+        with full_precision(self.encoder.pixel_mean.device):
             return {name: score.measure(compared) for name, score in self.scores.items()}
 
     def predict(self, measured: Measurements, calibrated_on: int | None = None) -> InferenceBatch:
         """Anomaly map and score of images, see :meth:`forward`.
 
-        The score is the soft maximum of the deviations: one broken rule is enough.
+        The score is the soft maximum of the deviations: one broken rule is enough. The map is the sum of what lies
+        above normal values.
 
         Args:
             measured: Result of :meth:`measure`.
             calibrated_on: Number of normal images that the scores were calibrated on, if the images are of these.
         """
-        with full_precision(self.peak.device):
+        with full_precision(self.encoder.pixel_mean.device):
             score = self.deviations(measured, calibrated_on).logsumexp(dim=1)
-            marks = [s.draw(measured[name]) for name, s in self.scores.items() if s.MARKS]
-            anomaly_map = self._sum_of_distances(measured) + self.peak * torch.stack(marks).sum(dim=0)
-            anomaly_map = anomaly_map.unsqueeze(1)
+            excess = [s.excess(measured[name]) for name, s in self.scores.items()]
+            anomaly_map = torch.stack(excess).sum(dim=0).unsqueeze(1)
             anomaly_map = F.interpolate(anomaly_map, self.image_size, mode="bilinear", align_corners=False)
             return InferenceBatch(pred_score=score, anomaly_map=self.blur(anomaly_map))
 
@@ -168,11 +166,6 @@ class SamLadModel(nn.Module):
         """Deviation of each score from normal images', times its trust, shape ``(N, S)``; see :meth:`predict`."""
         scores = self.scores.items()
         return torch.stack([s.deviation(s.value(measured[name]), calibrated_on) for name, s in scores], dim=1)
-
-    def _sum_of_distances(self, measured: Measurements) -> torch.Tensor:
-        """Sum of the maps of distances with the weights that they have in the image score, shape ``(N, s, s)``."""
-        weighted = [s.draw(measured[name]) * s.trust / s.std for name, s in self.scores.items() if not s.MARKS]
-        return torch.stack(weighted).sum(dim=0)
 
     def check_filled(self) -> None:
         """Raise a ``RuntimeError`` if there is nothing to compare images with."""
@@ -219,17 +212,25 @@ class SamLadModel(nn.Module):
             return template
 
     @torch.no_grad()
-    def fit(self, templates: Iterable[Template], number: int, left_out: Template | None = None, seed: int = 0) -> None:
+    def fit(
+        self,
+        templates: Iterable[Template],
+        number: int,
+        left_out: Template | None = None,
+        sample: Sequence[tuple[torch.Tensor, int | None]] = (),
+        seed: int = 0,
+    ) -> None:
         """Fill the bank and calibrate on it, each normal image against the others.
 
         Args:
             templates: Results of :meth:`represent` for the images that the bank keeps, a few at a time.
             number: How many they are in all.
             left_out: Outlines of all other normal images.
+            sample: Some normal images, normalised, of shape ``(3, H, W)``, and their index in the bank or ``None``.
+                Scores are trusted as far as they notice changes in them; without any, all scores count fully.
             seed: Seed of all random choices.
         """
         self.matching.reset()
-        self.peak.fill_(1.0)
         for score in self.scores.values():
             score.reset()
         self.forget_comparisons()
@@ -243,7 +244,8 @@ class SamLadModel(nn.Module):
             logger.warning("one normal image is not enough to calibrate: scores stay in units of distances")
             return
         self._calibrate_matching()
-        self._calibrate_scores(seed)
+        self._calibrate_scores()
+        self._calibrate_trust(sample, seed)
 
     def _calibrate_matching(self) -> None:
         everything = torch.arange(len(self.bank), device=self.bank.key.device)
@@ -252,50 +254,34 @@ class SamLadModel(nn.Module):
         fields = (self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid"))
         self.matching.calibrate(*fields, nearest)
 
-    def _calibrate_scores(self, seed: int) -> None:
+    def _calibrate_scores(self) -> None:
         """Learn what is usual, from normal images that are compared with all others."""
-        parts = self.bank.held_out.unsqueeze(1)
-        places = [name for name, s in self.scores.items() if isinstance(s, Place) and s.usual.numel() > 1]
-        measured, changed = [], []
-        generator, step = torch.Generator().manual_seed(seed), -(-len(parts) // EXCHANGED)
-        # Templates are large: only what is measured is kept.
-        for i, index in enumerate(with_progress(parts, "comparing normal images with each other")):
-            compared = self._compare_held_out(index)
-            measured.append(self.measure(compared))
-            if places and i % step == 0:
-                changed.append(self._measure_exchanged(compared, places, generator))
-        self._held_out = measured
+        parts = with_progress(self.bank.held_out.unsqueeze(1), "comparing normal images with each other")
+        self._held_out = [self.measure(self._compare_held_out(index)) for index in parts]
         for name, score in self.scores.items():
-            score.calibrate([m[name] for m in measured])
-        self._calibrate_trust(measured, changed)
-        self.peak.copy_(torch.cat([self._sum_of_distances(m) for m in measured]).flatten(1).amax(dim=1).mean())
+            score.calibrate([m[name] for m in self._held_out])
 
-    def _measure_exchanged(self, compared: Comparison, names: list[str], generator: torch.Generator) -> Measurements:
-        """Measure images by some scores after two windows of their coarse features changed places."""
-        features = exchange_windows(compared.query["coarse"], generator)
-        with full_precision(features.device):
-            places = place_distances(features, self.bank.get("coarse", compared.alike))
-            return {name: self.scores[name].measure(compared._replace(places=places)) for name in names}
-
-    def _calibrate_trust(self, measured: list[Measurements], changed: list[Measurements]) -> None:
-        """Learn how far the scores can be trusted.
-
-        Where normal images themselves have objects without partner, ``objects`` and ``count``, which rest on matching,
-        are worth less. Scores of places are worth what they notice of two windows of a normal image that change places:
-        where objects lie anywhere, nothing.
+    def _calibrate_trust(self, sample: Sequence[tuple[torch.Tensor, int | None]], seed: int) -> None:
+        """Learn how far the scores can be trusted: what they notice of changes, in proportion to the best of them.
 
         Args:
-            measured: Normal images, each compared with all others.
-            changed: Some of them by the scores of places, after an exchange of windows.
+            sample: See :meth:`fit`.
+            seed: Seed of the changes.
         """
-        matching = 1 / (1 + self.scores["count"].mean)
-        for name in {"objects", "count"} & set(self.scores):
-            self.scores[name].trust.copy_(matching)
-        least, most = NOTICED
-        for name in changed[0] if changed else ():
-            score = self.scores[name]
-            noticed = score.notice([m[name] for m in measured], [m[name] for m in changed])
-            score.trust.copy_(((noticed - least) / (most - least)).clamp(0, 1))
+        generator, shares = torch.Generator().manual_seed(seed), []
+        for what, change in CHANGES.items():
+            measured = []
+            for i, (image, index) in enumerate(with_progress(sample, f"measuring what a {what} changes")):
+                changed = change(image, sample[i - 1][0], generator).unsqueeze(0)
+                exclude = None if index is None else torch.tensor([index], device=image.device)
+                measured.append(self.measure(self.compare(self.represent(changed), exclude)))
+            if measured:
+                noticed = torch.stack([s.notice([m[name] for m in measured]) for name, s in self.scores.items()])
+                shares.append(noticed / noticed.amax().clamp_min(1e-6))
+        trust = torch.stack(shares).mean(dim=0) if shares else torch.zeros(len(self.scores))
+        if trust.any():
+            for score, value in zip(self.scores.values(), trust / trust.amax(), strict=True):
+                score.trust.copy_(value)
 
     def _compare_held_out(self, index: torch.Tensor) -> Comparison:
         """Compare images of the bank with all others."""
@@ -320,3 +306,15 @@ class SamLadModel(nn.Module):
     def forget_comparisons(self) -> None:
         """Free what :meth:`held_out_predictions` would take from the fit."""
         self._held_out = ()
+
+
+def build_blur(sigma: float) -> nn.Module:
+    """Gaussian filter of maps, along one axis after the other: a window of 33 x 33 would cost 16 times as much.
+
+    Args:
+        sigma: Standard deviation in pixels; 0 for none.
+    """
+    if sigma == 0:
+        return nn.Identity()
+    size = compute_kernel_size(sigma)
+    return nn.Sequential(*(GaussianBlur2d(sigma, kernel_size=shape) for shape in ((size, 1), (1, size))))

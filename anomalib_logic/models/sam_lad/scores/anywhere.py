@@ -5,11 +5,10 @@
 
 import torch
 
-from anomalib_logic.models.components.upsampling import resize
-
 from ..bank import Bank, Template, greedy_k_center
 from ..comparison import Comparison
 from ..encoder import Found, Maps
+from ..measurement import nearest_point
 from .score import Measured, Score
 
 CANDIDATES = 50_000  # features that the coreset is chosen from, at most
@@ -43,7 +42,7 @@ class Anywhere(Score):
     def keep(self, maps: Maps, found: Found) -> Template:
         """Features of the whole image."""
         del found
-        return {self.field: maps.coarse if self.field == "coarse" else resize(maps.fine, self.size)}
+        return {self.field: maps.coarse if self.field == "coarse" else maps.scene}
 
     def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
         """Choose the coreset by greedy k-center."""
@@ -104,6 +103,4 @@ class Anywhere(Score):
         if compared.exclude is not None:
             own = compared.exclude.unsqueeze(1) == self.owners
             patches = torch.where(own.unsqueeze(2), self.substitutes, patches)
-        squared = patches.square().sum(dim=-1).unsqueeze(-2) - 2 * features.flatten(2).transpose(1, 2) @ patches.mT
-        nearest = squared.amin(dim=2).unflatten(1, features.shape[2:])
-        return Measured((nearest + features.square().sum(dim=1)).clamp_min(0).sqrt())
+        return Measured(nearest_point(features.flatten(2), patches.mT).unflatten(1, features.shape[2:]))

@@ -14,9 +14,6 @@ from ..comparison import Comparison
 from ..encoder import Found, Maps
 from .score import Measured, Score
 
-WINDOW = 3  # height and width of the windows that change places, at most
-DRAWS = 16  # pairs of windows that are tried
-
 
 class Place(Score):
     """Distances of coarse features, averaged over windows, to the same place of the nearest normal images.
@@ -61,31 +58,3 @@ class Place(Score):
 def smooth(maps: torch.Tensor) -> torch.Tensor:
     """Mean over windows of 5 x 5, shape ``(..., h, w)``."""
     return F.avg_pool2d(maps.unsqueeze(-3), 5, stride=1, padding=2, count_include_pad=False).squeeze(-3)
-
-
-def exchange_windows(features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Let two windows of each feature map change places: of random pairs, the one that changes most.
-
-    Two windows of plain background would change nothing.
-
-    Args:
-        features: Shape ``(N, C, h, w)``.
-        generator: Source of randomness.
-    """
-    size = tuple(features.shape[2:])
-    side = min(WINDOW, max(1, min(size) // 2))
-
-    def window() -> tuple[slice, ...]:
-        corner = [int(torch.randint(extent - side + 1, (), generator=generator)) for extent in size]
-        return (slice(None), *(slice(start, start + side) for start in corner))
-
-    result = features.clone()
-    for i, image in enumerate(features):
-        most = -1.0
-        for _ in range(DRAWS):
-            one, other, changed = window(), window(), image.clone()
-            changed[one], changed[other] = image[other], image[one]
-            change = float((changed - image).square().sum())
-            if change > most:
-                most, result[i] = change, changed
-    return result

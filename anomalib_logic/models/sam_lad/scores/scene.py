@@ -8,8 +8,6 @@ from typing import ClassVar
 
 import torch
 
-from anomalib_logic.models.components.upsampling import resize
-
 from ..bank import Template
 from ..comparison import Comparison
 from ..encoder import Found, Maps
@@ -37,7 +35,7 @@ class Scene(Score):
     def keep(self, maps: Maps, found: Found) -> Template:
         """Features of the whole image."""
         del found
-        return {"scene": resize(maps.fine, self.size)}
+        return {"scene": maps.scene}
 
     def measure(self, compared: Comparison) -> Measured:
         """Distances of all positions."""

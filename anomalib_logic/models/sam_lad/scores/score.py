@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from anomalib.models.components import DynamicBufferMixin
+from torch.nn import functional as F
 
 from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.components.upsampling import resize
@@ -49,7 +50,7 @@ class Score(DynamicBufferMixin):
         MARKS: The map says where something is wrong, from 0 to about 1, and not how far features are from normal ones.
         usual: What the map's positions usually are on normal images.
         mean, std: Of the value over normal images, each compared with all others.
-        trust: How far the score counts, in [0, 1].
+        trust: How far the score counts, in [0, 1], see :meth:`.SamLadModel.fit`.
     """
 
     IMAGES: ClassVar[Mapping[str, torch.dtype]] = {}
@@ -102,6 +103,14 @@ class Score(DynamicBufferMixin):
         """Map in units of what is usual, shape ``(N, s, s)``."""
         return resize((measured.map / self.usual).unsqueeze(1), self.size).squeeze(1)
 
+    def excess(self, measured: Measured) -> torch.Tensor:
+        """How far each position lies above the value of normal images, times the trust, shape ``(N, s, s)``.
+
+        In standard deviations of that value, with a soft limit at 0: what is below it says nothing.
+        """
+        drawn = self.draw(measured)
+        return self.trust * (drawn if self.MARKS else F.softplus((drawn - self.mean) / self.std))
+
     def value(self, measured: Measured) -> torch.Tensor:
         """How unusual images are, shape ``(N,)``."""
         if measured.value is not None:
@@ -145,13 +154,7 @@ class Score(DynamicBufferMixin):
             std = (squares / (number - 2)).clamp_min(0).sqrt().clamp_min(self.LEAST_DEVIATION)
         return self.trust * (value - mean) / std
 
-    def notice(self, normal: list[Measured], changed: list[Measured]) -> torch.Tensor:
-        """Median deviation of changed normal images from unchanged ones, a scalar.
-
-        Args:
-            normal: Normal images, each compared with all others.
-            changed: Such after a change that should raise the score.
-        """
-        usual, unusual = (torch.cat([self.value(m) for m in some]) for some in (normal, changed))
-        deviations = (unusual - usual.mean()) / usual.std().clamp_min(self.LEAST_DEVIATION)
-        return lower_median(deviations)
+    def notice(self, changed: list[Measured]) -> torch.Tensor:
+        """Median deviation of normal images after a change that should raise the score, at least 0, a scalar."""
+        values = torch.cat([self.value(m) for m in changed])
+        return lower_median((values - self.mean) / self.std).clamp_min(0)

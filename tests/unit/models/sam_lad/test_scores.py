@@ -17,7 +17,7 @@ from anomalib_logic.models.sam_lad.scores import build_scores
 from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere
 from anomalib_logic.models.sam_lad.scores.composition import Composition
 from anomalib_logic.models.sam_lad.scores.count import Count
-from anomalib_logic.models.sam_lad.scores.place import Place, exchange_windows
+from anomalib_logic.models.sam_lad.scores.place import Place
 from anomalib_logic.models.sam_lad.scores.scene import Scene
 from anomalib_logic.models.sam_lad.scores.score import Measured
 
@@ -108,32 +108,24 @@ def test_windows_are_compared_with_the_same_place_of_the_images_that_are_alike(n
         assert found[y, x] == pytest.approx(np.sqrt(means.min()), rel=1e-4)
 
 
-@pytest.mark.parametrize(("moving", "least", "most"), [(False, 3.0, np.inf), (True, -np.inf, 1.4)])
-def test_exchanged_windows_are_noticed_where_everything_has_its_place(moving, least, most):
-    torch.manual_seed(0)
-    coarse = torch.randn(40, 3, 12, 12) if moving else torch.randn(3, 12, 12) + 0.1 * torch.randn(40, 3, 12, 12)
-    bank, generator = bank_of(coarse), torch.Generator().manual_seed(0)
-    for window, nearest, floor in ((3, 10, 3.0), (5, None, 1.0)):
-        score = Place(12, (12, 12), window, nearest, floor)
-
-        def measure(i, features, score=score):
-            alike = torch.tensor([[j for j in range(40) if j != i]])
-            return score.measure(Compared({}, None, None, place_distances(features, bank.get("coarse", alike))))
-
-        normal = [measure(i, coarse[i : i + 1]) for i in range(40)]
-        changed = [measure(i, exchange_windows(coarse[i : i + 1], generator)) for i in range(40)]
-        score.calibrate(normal)
-        assert least < score.notice(normal, changed) < most
+def test_changes_are_noticed_in_deviations_of_the_normal_images():
+    score = Count(4)
+    number = torch.tensor([0.0, 1.0, 2.0])
+    score.calibrate([Measured(torch.zeros(1, 4, 4), value) for value in number.split(1)])
+    changed = [Measured(torch.zeros(1, 4, 4), torch.tensor([value])) for value in (3.0, 9.0, 4.0)]
+    assert score.notice(changed) == pytest.approx((4 - 1) / 1.0)
+    assert score.notice([Measured(torch.zeros(1, 4, 4), torch.tensor([0.0]))]) == 0
 
 
-@pytest.mark.parametrize("size", [(8, 9), (2, 2), (1, 1)])
-def test_two_windows_change_places(size):
-    features = torch.arange(2.0 * 2 * size[0] * size[1]).view(2, 2, *size)
-    exchanged = exchange_windows(features, torch.Generator().manual_seed(0))
-    for before, after in zip(features, exchanged, strict=True):
-        if size != (1, 1):
-            assert 2 * 2 * min(3, size[0] // 2) ** 2 == (before != after).sum()
-        assert sorted(after.flatten().tolist()) == sorted(before.flatten().tolist())
+def test_map_shows_what_lies_above_the_values_of_normal_images():
+    score = Scene(4)
+    score.calibrate([Measured(torch.full((1, 4, 4), value)) for value in (1.0, 2.0, 3.0)])
+    score.trust.fill_(0.5)
+    below, at, above = (score.excess(Measured(torch.full((1, 4, 4), value)))[0, 0, 0] for value in (-98.0, 2.0, 102.0))
+    # The mean of the maps, 2, is one unit, so the values' deviation is 0.5.
+    assert below == pytest.approx(0, abs=1e-6)
+    assert at == pytest.approx(0.5 * np.log(2))
+    assert above == pytest.approx(0.5 * 50 / 0.5)
 
 
 @pytest.mark.parametrize("score", [Scene(4), Count(4)], ids=lambda score: type(score).__name__)
