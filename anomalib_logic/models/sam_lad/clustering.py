@@ -6,6 +6,7 @@
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
+PART = 1024  # positions that are compared with the centroids at a time
 SAMPLE = 40_000  # positions that are clustered, at most
 
 
@@ -40,14 +41,18 @@ def k_means(sample: torch.Tensor, number: int, seed: int = 0) -> torch.Tensor:
 
 
 def nearest_centroid(features: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
-    """Index of the nearest centroid at each position.
+    """Index of the nearest centroid of each of several clusterings at each position.
 
     Args:
         features: Shape ``(N, C, H, W)``.
-        centroids: Shape ``(M, C)``.
+        centroids: Shape ``(B, M, C)``.
 
     Returns:
-        Shape ``(N, H, W)``.
+        Shape ``(N, B, H, W)``.
     """
-    products = torch.einsum("mc,nchw->nmhw", centroids, features)
-    return (centroids.square().sum(dim=1)[:, None, None] - 2 * products).argmin(dim=1)
+    flat = features.flatten(2).transpose(1, 2)
+    left = torch.cat([-2 * flat, torch.ones_like(flat[..., :1])], dim=2)
+    right = torch.cat([centroids, centroids.square().sum(dim=2, keepdim=True)], dim=2).flatten(0, 1).T
+    # Centroids last and few positions at a time, so that the search for the least stays in the cache.
+    parts = [(part @ right).unflatten(2, centroids.shape[:2]).argmin(dim=3) for part in left.split(PART, dim=1)]
+    return torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, features.shape[2:])

@@ -177,7 +177,7 @@ class ClusterSegments(nn.Module):
         return Objects(masks * valid[..., None, None], scores, valid, accepted.sum(dim=1))
 
     def _regions(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        foreground = self.foreground[nearest_centroid(features, self.centroids)] > 0
+        foreground = self.foreground[nearest_centroid(features, self.centroids[None])[:, 0]] > 0
         return largest_regions(connected_regions(foreground), 2 * self.slots)
 
     @torch.no_grad()
@@ -210,7 +210,7 @@ class ClusterSegments(nn.Module):
     def _separate_foreground(self, features: torch.Tensor, deviation: torch.Tensor, number: int) -> None:
         """Mark the clusters above the widest gap between the clusters' mean deviations from the usual."""
         parts = features.split(8)
-        nearest = torch.cat([nearest_centroid(part, self.centroids[:number]).flatten() for part in parts])
+        nearest = torch.cat([nearest_centroid(part, self.centroids[None, :number]).flatten() for part in parts])
         deviation = deviation.flatten()
         members = [deviation[nearest == i] for i in range(number)]
         means = torch.stack([some.sum() / max(1, len(some)) for some in members])

@@ -103,7 +103,7 @@ class Composition(Score):
         Returns:
             Indices, shape ``(N, B, H, W)``.
         """
-        return torch.stack([nearest_centroid(features, centroids) for centroids in self.centroids], dim=1)
+        return nearest_centroid(features, self.centroids)
 
     def histogram(self, words: torch.Tensor) -> torch.Tensor:
         """Square roots of the shares of the centroids.

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anomalib_logic.models.sam_lad.measurement import mahalanobis, nearest_distance
+from anomalib_logic.models.sam_lad import clustering, measurement
+from anomalib_logic.models.sam_lad.clustering import nearest_centroid
+from anomalib_logic.models.sam_lad.measurement import mahalanobis, nearest_distance, nearest_point
 
 
 def by_definition(features, references, eps):
@@ -73,6 +75,25 @@ def test_reference_that_does_not_count_is_told_apart_in_half_precision():
 def test_distance_is_finite_where_no_reference_counts():
     features, references, weights = nearest_case()
     assert torch.isfinite(nearest_distance(features.half(), references.half(), torch.zeros_like(weights).half())).all()
+
+
+@pytest.mark.parametrize("part", [7, 30, 1000])
+def test_nearest_point_is_the_least_of_all_pairs_whatever_the_number_at_a_time(monkeypatch, part):
+    monkeypatch.setattr(measurement, "PART", part)
+    generator = torch.Generator().manual_seed(0)
+    features, points = torch.randn(2, 8, 30, generator=generator), torch.randn(8, 11, generator=generator)
+    expected = torch.cdist(features.transpose(1, 2), points.T).amin(dim=2)
+    torch.testing.assert_close(nearest_point(features, points), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", [7, 1000])
+def test_nearest_centroid_is_found_for_each_clustering(monkeypatch, part):
+    monkeypatch.setattr(clustering, "PART", part)
+    generator = torch.Generator().manual_seed(0)
+    features, centroids = torch.randn(2, 8, 5, 6, generator=generator), torch.randn(3, 4, 8, generator=generator)
+    result = nearest_centroid(features, centroids)
+    distances = torch.cdist(features.flatten(2).transpose(1, 2).unsqueeze(1), centroids)
+    assert torch.equal(result, distances.argmin(dim=3).unflatten(2, (5, 6)))
 
 
 class Made(TorchDispatchMode):
