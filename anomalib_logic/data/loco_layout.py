@@ -41,7 +41,7 @@ SPLIT_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 GROUND_TRUTH_FOLDER = "ground_truth"
 DEFECTS_CONFIG_FILE = "defects_config.json"
 
-_RESERVED_NAMES = ("logical", "structural", "mean")  # of figures
+_RESERVED_NAMES = ("logical", "structural", "mean")  # of metrics
 _CONFIG_KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
 
 
@@ -107,7 +107,7 @@ def category_kinds(category_folder: str | Path) -> tuple[str, ...]:
         ``defects_config.json`` or a folder of masks for each image.
 
     Raises:
-        ValueError: If a folder has a name that a figure has.
+        ValueError: If a folder has a name that a metric has.
     """
     folder = Path(category_folder)
     names = [path.name for path in _folders(folder / SPLIT_FOLDERS["test"]) if path.name != GOOD]
@@ -115,7 +115,7 @@ def category_kinds(category_folder: str | Path) -> tuple[str, ...]:
         return ANOMALY_KINDS
     reserved = [name for name in names if name in _RESERVED_NAMES]
     if reserved:
-        msg = f"{folder / SPLIT_FOLDERS['test'] / reserved[0]} has the name of a figure; rename it as its masks' folder"
+        msg = f"{folder / SPLIT_FOLDERS['test'] / reserved[0]} has the name of a metric; rename it as its masks' folder"
         raise ValueError(msg)
     return (GOOD, *names)
 

@@ -176,7 +176,7 @@ def make_loco_samples(category_folder: str | Path, split: str | Split | None = N
     masked = has_ground_truth(folder)
     samples.attrs["task"] = (TaskType.SEGMENTATION if masked else TaskType.CLASSIFICATION).value
     if not masked:
-        _warn_once(f"{folder} has no ground_truth folder: there are no masks, and so no figures of pixels")
+        _warn_once(f"{folder} has no ground_truth folder: there are no masks, and so no pixel metrics")
     return samples
 
 

@@ -54,7 +54,7 @@ class VerifiedExport:
         """Refuse what a graph cannot compute as the engine does; for subclasses."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep a few images to verify exports with, if that is asked for."""
+        """Keep a few images to verify exports with, if the environment variable says so."""
         super().on_save_checkpoint(checkpoint)
         number, datamodule = _images_to_keep(), self._own_datamodule()
         if number == 0:

@@ -156,7 +156,7 @@ class OnnxRunner(Runner):
 def openvino_core() -> Any:
     """Return the one ``openvino.Core`` of this process, which stays.
 
-    The CPU plug-in of a ``Core`` gives signal handlers another stack and, at its end, the former one. Where several
+    The CPU plug-in of a ``Core`` gives signal handlers another stack and, at its end, the previous one. Where several
     end in the order in which they began, the stack that is left exists no more (OpenVINO 2026.4): the next signal ends
     the process, for instance that of a data loader's worker that has finished.
     """
@@ -247,7 +247,7 @@ def check_openvino_device(device: str, available: list[str]) -> None:
     missing = [w for w in wanted if not any(a == w or a.startswith(f"{w}.") for a in available)]
     if missing or not available:
         msg = (
-            f"OpenVINO has no device {', '.join(missing) or 'at all'} on this machine (asked for '{device}'); it has "
+            f"OpenVINO has no device {', '.join(missing) or 'at all'} on this machine (requested: '{device}'); it has "
             f"{', '.join(available) or 'none'}. GPU and NPU need Intel hardware with its driver"
         )
         raise ValueError(msg)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The figures of the MVTec LOCO AD protocol: metrics, evaluator, command and maps in MVTec's layout.
+"""The metrics of the MVTec LOCO AD protocol: metrics, evaluator, command and maps in MVTec's layout.
 
 The public names are loaded on first use: the command (:mod:`~anomalib_logic.metrics.loco`) needs nothing of Anomalib.
 """

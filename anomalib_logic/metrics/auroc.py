@@ -23,7 +23,7 @@ class _LocoAUROC(LocoMetric):
         super().__init__({"images": torch.float64}, kind, **kwargs)
 
     def check_images(self, image_paths: Sequence[str | Path]) -> None:
-        """Raise ``ValueError`` unless the images are a category's test set with the kinds that the figure needs."""
+        """Raise ``ValueError`` unless the images are a category's test set with the kinds that the metric needs."""
         check_test_images(image_paths)
         require_kinds(anomaly_kinds(image_paths), self.kind)
 
@@ -44,7 +44,7 @@ class _LocoAUROC(LocoMetric):
         self.images.append(torch.stack(columns, dim=1).flatten())
 
     def compute(self) -> torch.Tensor:
-        """Compute the figure, float32 scalar in [0, 1]."""
+        """Compute the metric, float32 scalar in [0, 1]."""
         images = {int(row[0]): row for row in self._gather("images").view(-1, 3).flip(0).tolist()}
         kinds = [self._kind_name(kind) for _, kind, _ in images.values()]
         scores = torch.tensor([score for _, _, score in images.values()], dtype=torch.float64)
@@ -54,7 +54,7 @@ class _LocoAUROC(LocoMetric):
 class LocoAUROC(AnomalibMetric, _LocoAUROC):
     """Image AUROC of one kind of anomalies against the good images, or the mean over the kinds.
 
-    The mean of the two kinds is the figure of MVTec LOCO AD; in AutoVI's layout it is over all folders of anomalies. It
+    The mean of the two kinds is the metric of MVTec LOCO AD; in AutoVI's layout it is over all folders of anomalies. It
     is not the AUROC over all images. Its name in a test run is ``AUROC_<kind>`` with the prefix before it.
 
     Args:
@@ -67,7 +67,7 @@ class LocoAUROC(AnomalibMetric, _LocoAUROC):
 
     Raises:
         ValueError: If ``kind`` is no name; on update, if an image does not lie in the layout of LOCO or AutoVI or a
-            score is not finite; on compute, if there is no image of a kind that the figure needs.
+            score is not finite; on compute, if there is no image of a kind that the metric needs.
 
     Example:
         >>> from anomalib.metrics import Evaluator

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Evaluator that reports the figures of the MVTec LOCO AD protocol."""
+"""Evaluator that reports the metrics of the MVTec LOCO AD protocol."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -29,28 +29,28 @@ logger = logging.getLogger(__name__)
 
 
 class LocoEvaluator(Evaluator):
-    """Evaluator with the figures of MVTec LOCO AD: image AUROC and AU-sPRO, logical, structural and their mean.
+    """Evaluator with the metrics of MVTec LOCO AD: image AUROC and AU-sPRO, logical, structural and their mean.
 
-    In AutoVI's layout the figures are of each folder of anomalies and their mean.
+    In AutoVI's layout the metrics are of each folder of anomalies and their mean.
 
-    Works with every Anomalib model. The figures are computed from maps and scores as the model gives them, before the
+    Works with every Anomalib model. The metrics are computed from maps and scores as the model gives them, before the
     post-processor clamps them to [0, 1], and maps of a model that crops its images are placed on them again; other
     metrics see the processed batch as in Anomalib's evaluator. AU-sPRO metrics share their work and their memory.
 
     Args:
         val_metrics: Validation metrics.
-        test_metrics: Test metrics. ``None``: Anomalib's usual ones. Where none is a :class:`AUsPRO` or a
-            :class:`LocoAUROC`, the protocol's figures are added.
+        test_metrics: Test metrics. ``None``: Anomalib's defaults. Where none is a :class:`AUsPRO` or a
+            :class:`LocoAUROC`, the protocol's metrics are added.
         compute_on_cpu: As in Anomalib.
         limits: False positive rates up to which the added AU-sPRO count.
         per_defect: Also add an AU-sPRO for each defect type.
-        required: Raise an error at setup if the test data does not allow the figures. Otherwise those that it allows
+        required: Raise an error at setup if the test data does not allow the metrics. Otherwise those that it allows
             are reported beside the other metrics, on data of another layout none.
 
     Raises:
-        ValueError: If a limit is not in (0, 1]; at setup, if the figures are required and the data does not allow them,
+        ValueError: If a limit is not in (0, 1]; at setup, if the metrics are required and the data does not allow them,
             or the pre-processing does more to the images' geometry than resizes and centre crops.
-        FileNotFoundError: At setup, if the figures are required and a file of the ground truth is missing.
+        FileNotFoundError: At setup, if the metrics are required and a file of the ground truth is missing.
 
     Example:
         >>> from anomalib.models import Patchcore
@@ -82,7 +82,7 @@ class LocoEvaluator(Evaluator):
         self._seen = ModuleList([SumMetric(), SumMetric()])  # normal and anomalous images
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the figures that the test data allows, or raise an error if they are required."""
+        """Choose the metrics that the test data allows, or raise an error if they are required."""
         datamodule = getattr(trainer, "datamodule", None)
         for metric in self.val_metrics:
             paths = image_paths_of(getattr(datamodule, "val_data", None))
@@ -97,7 +97,7 @@ class LocoEvaluator(Evaluator):
         super().setup(trainer, pl_module, stage)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the figures now if the data was not known at setup."""
+        """Choose the metrics now if the data was not known at setup."""
         if getattr(trainer, "datamodule", None) is None:
             self._choose(trainer, pl_module)
 
@@ -156,7 +156,7 @@ class LocoEvaluator(Evaluator):
                 trainer.callback_metrics[metric.name] = trainer.logged_metrics[metric.name] = metric.compute()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute and log the figures."""
+        """Compute and log the metrics."""
         self._log(trainer, self._possible(self.test_metrics))
         for key, value in self._compute().items():
             name = self._names[key]
@@ -166,13 +166,13 @@ class LocoEvaluator(Evaluator):
         self.loco_metrics.reset()
 
     def _compute(self) -> dict[str, Any]:
-        """Compute the figures; without those that nobody asked for if the run saw only a part of the test images."""
+        """Compute the metrics; without the optional ones if the run saw only a part of the test images."""
         try:
             return self.loco_metrics.compute()
         except ValueError as error:
             if self._chosen or self.required:
                 raise
-            logger.warning("the figures of MVTec LOCO AD are not reported: %s", error)
+            logger.warning("the metrics of MVTec LOCO AD are not reported: %s", error)
             return {}
 
     def _choose(self, trainer: Trainer, pl_module: LightningModule | None = None) -> None:
@@ -206,7 +206,7 @@ class LocoEvaluator(Evaluator):
         except ValueError as error:
             if self._chosen or self.required:
                 raise
-            logger.warning("the figures of anomaly maps are not reported: %s", error)
+            logger.warning("the metrics of anomaly maps are not reported: %s", error)
             return [metric for metric in metrics if not isinstance(metric, AUsPRO)]
         for metric in of_maps:
             metric.restore_map = geometry.restore
@@ -245,7 +245,7 @@ def _protocol_metrics(
     metrics += [AUsPRO(limit, kind, prefix="pixel_") for limit, kind in product(limits, kinds)]
     if per_defect and paths is not None:
         configs = read_defects_config(check_test_images(paths))
-        # AutoVI's folders have the names of defects, but the figures differ: of images here, of regions there
+        # AutoVI's folders have the names of defects, but the metrics differ: of images here, of regions there
         prefix = "pixel_" if kinds == KINDS else "pixel_defect_"
         names = [config.defect_name for config in configs]
         metrics += [AUsPRO(limit, defect=name, prefix=prefix) for limit, name in product(limits, names)]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The figures of MVTec LOCO AD from anomaly maps on disk.
+"""The metrics of MVTec LOCO AD from anomaly maps on disk.
 
     python -m anomalib_logic.metrics.loco --dataset DIR --object NAME --anomaly-maps DIR [--output FILE]
 
@@ -102,21 +102,21 @@ def evaluate(
     workers: int = 1,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Compute the figures of one or several objects.
+    """Compute the metrics of one or several objects.
 
     Args:
         dataset: Folder of the data set.
         names: Names of the objects.
         anomaly_maps: Folder of the maps.
         per_defect: Also compute the AU-sPRO of each defect type.
-        workers: Threads that read and measure maps; the figures do not depend on it.
+        workers: Threads that read and measure maps; the metrics do not depend on it.
         progress: Show a progress bar on the standard error.
 
     Returns:
-        ``localization`` and ``classification`` as in MVTec's file, with the figures that the data allows: of a category
+        ``localization`` and ``classification`` as in MVTec's file, with the metrics that the data allows: of a category
         without one of LOCO's kinds neither that kind's nor the mean, of one without ``ground_truth`` no localization.
-        Of several objects the mean of each figure over those that have it, their number under ``number_of_objects``,
-        and each object's figures under ``objects``.
+        Of several objects the mean of each metric over those that have it, their number under ``number_of_objects``,
+        and each object's metrics under ``objects``.
 
     Raises:
         FileNotFoundError: If the object, an image, a mask or a map is missing.
@@ -133,7 +133,7 @@ def evaluate(
         for name in names:
             bar.set_description(name)
             images = _measure(jobs[name], configs[name], workers, bar)
-            results[name] = figures(images, configs[name], per_defect)
+            results[name] = compute_metrics(images, configs[name], per_defect)
     if len(names) == 1:
         return results[names[0]]
     common = [
@@ -144,7 +144,7 @@ def evaluate(
 
 
 def left_out(dataset: Path, name: str) -> list[str]:
-    """Say which figures of an object are left out, one sentence for each reason.
+    """Say which metrics of an object are left out, one sentence for each reason.
 
     Args:
         dataset: Folder of the data set.
@@ -153,7 +153,7 @@ def left_out(dataset: Path, name: str) -> list[str]:
     folder = dataset / name / SPLIT_FOLDERS["test"]
     kinds = [kind for kind in category_kinds(dataset / name) if list_images(folder / kind)]
     sentences = [
-        f"{name}: no test images in {kind}, so its figures and the mean are left out"
+        f"{name}: no test images in {kind}, so its metrics and the mean are left out"
         for kind in mean_folders(kinds)
         if kind not in kinds
     ]
@@ -183,15 +183,15 @@ def _measure(
         pool.shutdown(cancel_futures=True)
 
 
-def figures(
+def compute_metrics(
     images: Sequence[ImageScores], configs: Sequence[DefectConfig] | None, per_defect: bool = False
 ) -> dict[str, Any]:
-    """Compute an object's figures from what is kept of its maps.
+    """Compute an object's metrics from what is kept of its maps.
 
     Args:
         images: All test images.
         configs: The object's defects; ``None``: the masks were not read.
-        per_defect: Also compute a figure for each defect; one that no image shows gets ``None``.
+        per_defect: Also compute a metric for each defect; one that no image shows gets ``None``.
 
     Returns:
         ``localization`` (``auc_spro`` at each limit, for each kind and their mean; missing without masks) and
@@ -219,8 +219,8 @@ def _at_limits(curve: SproCurve) -> dict[str, float]:
     return {str(limit): float(au_spro(curve.fpr, curve.spro, limit)) for limit in LIMITS}
 
 
-def _mean(figures: Sequence[float]) -> float:
-    return sum(figures) / len(figures)
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _combine(results: Sequence[Any], function: Callable[[Sequence[float]], float]) -> Any:
@@ -232,7 +232,7 @@ def _combine(results: Sequence[Any], function: Callable[[Sequence[float]], float
 
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
-    """Write the figures; the file appears only when it is complete."""
+    """Write the metrics; the file appears only when it is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(results, indent=4) + "\n", encoding="utf-8")
@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(options.output, results)
     except OSError as error:
         print(json.dumps(results, indent=4))
-        print(f"error: the figures above could not be written to {options.output}: {error}", file=sys.stderr)
+        print(f"error: the metrics above could not be written to {options.output}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -20,7 +20,7 @@ _KEY_BYTES = 6  # what a float64 represents exactly
 
 
 class LocoMetric(Metric):
-    """Metric whose figures depend on the kind of each image, which its path tells.
+    """Metric that depends on the kind of each image, which its path tells.
 
     States are flat tensors of fixed dtypes. Each image has a key, so that an image that a distributed sampler repeats
     to fill up a batch counts once.
@@ -51,7 +51,7 @@ class LocoMetric(Metric):
 
     @abstractmethod
     def check_images(self, image_paths: Sequence[str | Path]) -> None:
-        """Raise ``ValueError`` or ``FileNotFoundError`` if the test images do not allow this figure."""
+        """Raise ``ValueError`` or ``FileNotFoundError`` if the test images do not allow this metric."""
 
     def _kind_key(self, kind: str) -> int:
         """Number of a kind, the same in every process."""

@@ -1,11 +1,11 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The MVTec LOCO AD protocol: which images and regions each figure considers.
+"""The MVTec LOCO AD protocol: which images and regions each metric considers.
 
-A *logical* figure considers the good images and those with logical anomalies, a *structural* one the good images and
+A *logical* metric considers the good images and those with logical anomalies, a *structural* one the good images and
 those with structural anomalies, and the *mean* is the mean of the two. In AutoVI's layout each folder of anomalies is a
-kind, whose figure considers the good images and that folder's, and the mean is over all kinds. A figure of one defect
+kind, whose metric considers the good images and that folder's, and the mean is over all kinds. A metric of one defect
 type considers the good images and those that show the defect, and of the latter's regions only the defect's.
 """
 
@@ -165,15 +165,15 @@ def image_auroc(kinds: Sequence[str], scores: torch.Tensor, kind: str) -> float:
         kind: One of ``KINDS``, or the name of a folder of anomalies.
 
     Raises:
-        ValueError: If there is no image of a kind that the figure needs.
+        ValueError: If there is no image of a kind that the metric needs.
     """
 
-    def figure(folder: str) -> float:
+    def value(folder: str) -> float:
         parts = [scores[[name == wanted for name in kinds]] for wanted in (GOOD, folder)]
         return float(auroc(*parts))
 
     require_kinds(kinds, kind)
-    return _mean_over_kinds(figure, kinds, kind)
+    return _mean_over_kinds(value, kinds, kind)
 
 
 def image_au_spro(
@@ -188,22 +188,22 @@ def image_au_spro(
         pixel_value: Pixel value of a defect type, instead of a kind.
 
     Returns:
-        The figure, in [0, 1]; NaN if no image shows the defect.
+        The metric, in [0, 1]; NaN if no image shows the defect.
 
     Raises:
-        ValueError: If there is no image of a kind that the figure needs, or no defect-free pixel.
+        ValueError: If there is no image of a kind that the metric needs, or no defect-free pixel.
     """
     if pixel_value is not None:
         curve = defect_curve(images, pixel_value)
         return math.nan if curve is None else float(au_spro(curve.fpr, curve.spro, limit))
 
-    def figure(folder: str) -> float:
+    def value(folder: str) -> float:
         curve = kind_curve(images, folder)
         return float(au_spro(curve.fpr, curve.spro, limit))
 
     kinds = [image.kind for image in images]
     require_kinds(kinds, kind)
-    return _mean_over_kinds(figure, kinds, kind)
+    return _mean_over_kinds(value, kinds, kind)
 
 
 def kind_curve(images: Iterable[ImageScores], folder: str) -> SproCurve:
@@ -237,13 +237,13 @@ def _curve(images: Sequence[ImageScores], regions: Sequence[Region]) -> SproCurv
     )
 
 
-def _mean_over_kinds(figure: Callable[[str], float], kinds: Iterable[str], kind: str) -> float:
-    figures = [figure(folder) for folder in _anomaly_folders(kinds, kind)]
-    return math.fsum(figures) / len(figures)  # exact, for processes may know the folders in different orders
+def _mean_over_kinds(value: Callable[[str], float], kinds: Iterable[str], kind: str) -> float:
+    values = [value(folder) for folder in _anomaly_folders(kinds, kind)]
+    return math.fsum(values) / len(values)  # exact, for processes may know the folders in different orders
 
 
 def _anomaly_folders(kinds: Iterable[str], kind: str) -> tuple[str, ...]:
-    """Return the folders of anomalies that a figure needs, where the images have the given kinds."""
+    """Return the folders of anomalies that a metric needs, where the images have the given kinds."""
     return mean_folders(kinds) if kind == MEAN else (KIND_FOLDERS.get(kind, kind),)
 
 
@@ -254,7 +254,7 @@ def mean_folders(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def figure_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return the kinds of figures of a test set: ``KINDS``, or in AutoVI's layout its folders and the mean.
+    """Return the kinds of metrics of a test set: ``KINDS``, or in AutoVI's layout its folders and the mean.
 
     Args:
         kinds: Folder name of each image.
@@ -280,7 +280,7 @@ def metric_name(kind: str) -> str:
 
 
 def require_kinds(kinds: Iterable[str], kind: str) -> None:
-    """Raise ``ValueError`` unless there are good images and images of the kinds that a figure needs.
+    """Raise ``ValueError`` unless there are good images and images of the kinds that a metric needs.
 
     Args:
         kinds: Folder name of each image.
@@ -290,7 +290,7 @@ def require_kinds(kinds: Iterable[str], kind: str) -> None:
     needed = (GOOD, *_anomaly_folders(present, kind))
     missing = [folder for folder in needed if folder not in present]
     if missing:
-        msg = f"the {kind} figure needs test images in each of the folders {needed}, but there are none in {missing}"
+        msg = f"the {kind} metric needs test images in each of the folders {needed}, but there are none in {missing}"
         raise ValueError(msg)
 
 
@@ -315,7 +315,8 @@ def check_test_images(image_paths: Iterable[str | Path]) -> Path:
             raise ValueError(msg)
         folders.add(path.parents[2])
     if len(folders) != 1:
-        msg = f"figures are of one category at a time, got test images of {sorted(map(str, folders)) or 'none'}"
+        found = sorted(map(str, folders)) or "none"
+        msg = f"metrics are computed for one category at a time, got test images of {found}"
         raise ValueError(msg)
     return folders.pop()
 
@@ -336,7 +337,7 @@ def check_ground_truth(image_paths: Iterable[str | Path]) -> list[DefectConfig]:
     image_paths = list(image_paths)
     category = check_test_images(image_paths)
     if not has_ground_truth(category):
-        msg = f"{category} has no {GROUND_TRUTH_FOLDER} folder, so that there are no masks for figures of pixels"
+        msg = f"{category} has no {GROUND_TRUTH_FOLDER} folder, so there are no masks for pixel metrics"
         raise FileNotFoundError(msg)
     configs = read_defects_config(category)
     for path in image_paths:

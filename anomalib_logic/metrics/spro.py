@@ -44,7 +44,7 @@ class _AUsPRO(LocoMetric):
         self.restore_map: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = resize_anomaly_map
 
     def check_images(self, image_paths: Sequence[str | Path]) -> None:
-        """Raise ``ValueError`` or ``FileNotFoundError`` if the figure's images or their ground truth are missing."""
+        """Raise ``ValueError`` or ``FileNotFoundError`` if the metric's images or their ground truth are missing."""
         self._configs = check_ground_truth(image_paths)
         self._pixel_value()
         if self.defect is None:
@@ -72,9 +72,9 @@ class _AUsPRO(LocoMetric):
         return_free_memory()
 
     def compute(self) -> torch.Tensor:
-        """Compute the figure, float32 scalar in [0, 1]; NaN for a defect that no image shows."""
-        figure = image_au_spro(self._images(), self.limit, self.kind, self._pixel_value())
-        return torch.tensor(figure, device=self.device)
+        """Compute the metric, float32 scalar in [0, 1]; NaN for a defect that no image shows."""
+        value = image_au_spro(self._images(), self.limit, self.kind, self._pixel_value())
+        return torch.tensor(value, device=self.device)
 
     def _images(self) -> list[ImageScores]:
         """Put the states together again, each image once."""
@@ -101,7 +101,7 @@ class _AUsPRO(LocoMetric):
             self._category = category
             self._pixel_value()
         elif category != self._category:
-            msg = f"figures are of one category at a time, got images of {self._category} and of {category}"
+            msg = f"metrics are computed for one category at a time, got images of {self._category} and of {category}"
             raise ValueError(msg)
 
     def _pixel_value(self) -> int | None:
@@ -132,8 +132,8 @@ class AUsPRO(AnomalibMetric, _AUsPRO):
     Its name in a test run is ``AUsPRO_<limit in %>_<kind or defect>`` with the prefix before it.
 
     Anomalib's post-processor clamps maps to [0, 1] before an :class:`anomalib.metrics.Evaluator` sees them, which
-    makes ties and so other figures. :class:`LocoEvaluator` takes the maps before that, and places the maps of a model
-    that crops its images (``CenterCrop``) on them again; elsewhere a map is taken to cover the whole image.
+    makes ties and so changes the metric. :class:`LocoEvaluator` takes the maps before that, and places the maps of a
+    model that crops its images (``CenterCrop``) on them again; elsewhere a map is taken to cover the whole image.
 
     Args:
         limit: False positive rate up to which the curve counts, in (0, 1].
@@ -148,7 +148,7 @@ class AUsPRO(AnomalibMetric, _AUsPRO):
 
     Raises:
         ValueError: If ``limit`` is out of range or ``kind`` no name; on update, if an image, a mask, a map or the
-            configuration is not as it must be; on compute, if there is no image of a kind that the figure needs.
+            configuration is not as it must be; on compute, if there is no image of a kind that the metric needs.
         FileNotFoundError: On update, if the configuration or an image's masks are missing.
 
     Example:

@@ -41,7 +41,7 @@ def test_train_prints_metrics_and_writes_pictures_and_checkpoint(trained, checkp
     assert pictures == {"good", "logical_anomalies", "structural_anomalies"}
 
 
-def test_train_prints_the_loco_figures(trained):
+def test_train_prints_the_loco_metrics(trained):
     output = (trained / "output.txt").read_text()
     for kind in ("logical", "structural", "mean"):
         assert re.search(rf"image_AUROC_{kind}\W+[\d.]+", output)
@@ -51,12 +51,12 @@ def test_train_prints_the_loco_figures(trained):
 def test_written_maps_give_the_printed_figures_with_the_command(loco, trained, checkpoint, workspace):
     callback = ["--trainer.callbacks=anomalib_logic.AnomalyMapWriter", "--trainer.callbacks.output_dir=maps"]
     AnomalibCLI(["test", *MODEL, *data(loco), f"--ckpt_path={checkpoint}", *FAST, *callback])
-    arguments = [f"--dataset={loco}", "--object=squares", "--anomaly-maps=maps", "--output=figures.json"]
+    arguments = [f"--dataset={loco}", "--object=squares", "--anomaly-maps=maps", "--output=metrics.json"]
     assert loco_command.main(arguments) == 0
-    figures = json.loads(Path("figures.json").read_text())["localization"]["auc_spro"]
+    metrics = json.loads(Path("metrics.json").read_text())["localization"]["auc_spro"]
     for kind in ("logical", "structural", "mean"):
         printed = re.search(rf"pixel_AUsPRO_5_{kind}\W+([\d.]+)", (trained / "output.txt").read_text())
-        computed = figures[kind if kind == "mean" else f"{kind}_anomalies"]["0.05"]
+        computed = metrics[kind if kind == "mean" else f"{kind}_anomalies"]["0.05"]
         assert computed == pytest.approx(float(printed.group(1)), abs=1e-5)
 
 
@@ -196,9 +196,9 @@ def test_benchmark_takes_our_model_and_data_in_its_configuration(loco, tmp_path)
     anomalib("benchmark", "--config=benchmark.yaml", cwd=tmp_path)
     (results,) = tmp_path.glob("runs/benchmark/*/results.csv")
     header, row = results.read_text().splitlines()
-    figures = dict(zip(header.split(","), row.split(","), strict=False))
-    assert figures["model.class_path"] == "anomalib_logic.Glcf"
-    assert "image_AUROC" in figures
+    metrics = dict(zip(header.split(","), row.split(","), strict=False))
+    assert metrics["model.class_path"] == "anomalib_logic.Glcf"
+    assert "image_AUROC" in metrics
 
 
 def test_pictures_show_image_mask_and_map(trained):

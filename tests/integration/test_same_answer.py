@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An image file has one answer, whichever way it is asked for."""
+"""An image file has one answer, whichever way it is predicted."""
 
 import numpy as np
 import pytest

@@ -114,7 +114,7 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
 
     @staticmethod
     def configure_evaluator() -> LocoEvaluator:
-        """Report Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD."""
+        """Report Anomalib's default metrics and, on data in the LOCO layout, the metrics of MVTec LOCO AD."""
         return default_evaluator()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -203,13 +203,13 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
 
 
 def default_evaluator(more: Sequence[AnomalibMetric] = ()) -> LocoEvaluator:
-    """Make an evaluator with Anomalib's usual metrics and, on data in the LOCO layout, the figures of MVTec LOCO AD.
+    """Make an evaluator with Anomalib's default metrics and, on data in the LOCO layout, the metrics of MVTec LOCO AD.
 
     Args:
         more: Test metrics beside these.
     """
-    usual = LocoEvaluator(required=False).test_metrics
-    return LocoEvaluator(test_metrics=[*usual, *more], required=False)
+    default = LocoEvaluator(required=False).test_metrics
+    return LocoEvaluator(test_metrics=[*default, *more], required=False)
 
 
 def resolve_evaluator(evaluator: Evaluator | bool) -> Evaluator | bool:

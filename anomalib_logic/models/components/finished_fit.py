@@ -25,7 +25,7 @@ class FinishedFit:
     _validates_every: int | None = None
 
     def on_train_start(self) -> None:
-        """Forget what an earlier fit measured."""
+        """Forget what a previous fit measured."""
         super().on_train_start()
         self._measured_at_step = -1
         self._validates_every = self.trainer.check_val_every_n_epoch

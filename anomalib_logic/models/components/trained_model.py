@@ -39,7 +39,7 @@ class Training(OptionGroup):
         max_epochs: Epochs of training where the trainer sets no length.
         least_steps: Steps of training at least, where the trainer sets no length: few images get more epochs.
         statistics: Normal images whose errors are the measure of others: those of the ``"training"`` or of the
-            ``"validation"`` set. A network that knows its few training images by heart needs the latter: on them its
+            ``"validation"`` set. A network that has memorised its few training images needs the latter: on them its
             errors are far below those on new normal images.
     """
 

@@ -46,7 +46,7 @@ class Glcf(TrainedModel, ModelDefaults, AnomalibModule):
         pre_processor: Pre-processor instance, ``True`` for the default (resize, the backbone's normalisation) or
             ``False``.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
-        evaluator: Evaluator instance, ``True`` for the default (with the figures of MVTec LOCO AD on data in its
+        evaluator: Evaluator instance, ``True`` for the default (with the metrics of MVTec LOCO AD on data in its
             layout) or ``False``.
         visualizer: Visualiser instance, ``True`` for the default or ``False``.
         **options: Single fields of ``networks``, ``scoring`` and ``training``, which count: ``structure="ps"`` is

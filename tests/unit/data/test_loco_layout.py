@@ -339,7 +339,7 @@ def test_defect_folder_beside_those_of_loco_is_refused(category):
 @pytest.mark.parametrize("name", ["mean", "logical", "structural"])
 def test_defect_folder_with_the_name_of_a_figure_is_refused(autovi_category, name):
     (autovi_category / "test" / "unclipped").rename(autovi_category / "test" / name)
-    with pytest.raises(ValueError, match=rf"{name} has the name of a figure; rename it"):
+    with pytest.raises(ValueError, match=rf"{name} has the name of a metric; rename it"):
         find_images(autovi_category, "test")
 
 

@@ -122,11 +122,11 @@ def test_figures_of_the_loco_protocol_are_computed(tmp_path):
             heat += np.asarray(Image.open(mask)) > 0
         (maps / image.parent.name).mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(maps / image.parent.name / f"{image.stem}.tiff", heat)
-    output = tmp_path / "figures.json"
+    output = tmp_path / "metrics.json"
     arguments = ["--dataset", tmp_path / "data", "--object", datamodule.category, "--anomaly-maps", tmp_path / "maps"]
     assert loco.main([str(argument) for argument in [*arguments, "--output", output]]) == 0
-    figures = json.loads(output.read_text())
-    assert figures["classification"]["auc_roc"]["mean"] == 1
+    metrics = json.loads(output.read_text())
+    assert metrics["classification"]["auc_roc"]["mean"] == 1
 
 
 def test_more_images_keep_the_first_ones(tmp_path):

@@ -88,7 +88,7 @@ def test_unknown_provider_is_refused_with_those_there_are(onnx_file):
 
 @pytest.mark.parametrize("device", ["TPU", "AUTO:TPU,CPU", "HETERO:CPU,TPU"])
 def test_device_that_is_not_there_is_refused_with_those_there_are(onnx_file, device):
-    with pytest.raises(ValueError, match=rf"no device TPU on this machine \(asked for '{device}'\); it has CPU"):
+    with pytest.raises(ValueError, match=rf"no device TPU on this machine \(requested: '{device}'\); it has CPU"):
         OpenVINORunner(onnx_file, device)
 
 

@@ -44,10 +44,10 @@ def test_each_kind_is_compared_with_the_good_images_and_the_mean_is_of_the_two(t
         chosen = [i for i, k in enumerate(test_set.kinds) if k in ("good", kind)]
         return roc_auc_score([test_set.kinds[i] != "good" for i in chosen], test_set.scores[chosen])
 
-    figures = {kind: filled(LocoAUROC(kind), test_set).compute().item() for kind in ("logical", "structural", "mean")}
-    assert figures["logical"] == pytest.approx(expected("logical_anomalies"))
-    assert figures["structural"] == pytest.approx(expected("structural_anomalies"))
-    assert figures["mean"] == pytest.approx((figures["logical"] + figures["structural"]) / 2)
+    metrics = {kind: filled(LocoAUROC(kind), test_set).compute().item() for kind in ("logical", "structural", "mean")}
+    assert metrics["logical"] == pytest.approx(expected("logical_anomalies"))
+    assert metrics["structural"] == pytest.approx(expected("structural_anomalies"))
+    assert metrics["mean"] == pytest.approx((metrics["logical"] + metrics["structural"]) / 2)
 
 
 def test_kind_without_images_is_named(test_set):
@@ -70,15 +70,15 @@ def test_kind_that_is_no_name_is_refused(kind):
 
 
 def test_kind_without_a_folder_is_refused_with_the_images(test_set):
-    with pytest.raises(ValueError, match=r"the both figure needs .*, but there are none in \['both'\]"):
+    with pytest.raises(ValueError, match=r"the both metric needs .*, but there are none in \['both'\]"):
         LocoAUROC("both").check_images(test_set.paths)
 
 
 def test_kinds_of_autovi_are_its_defect_folders_and_the_mean_is_over_them(test_set, request):
     expected = {kind: filled(LocoAUROC(kind), test_set).compute().item() for kind in ("logical", "structural", "mean")}
     autovi = request.getfixturevalue("autovi_set")
-    figures = [filled(LocoAUROC(kind), autovi).compute().item() for kind in ("no clip", "scratch", "mean")]
-    assert figures == list(expected.values())
+    metrics = [filled(LocoAUROC(kind), autovi).compute().item() for kind in ("no clip", "scratch", "mean")]
+    assert metrics == list(expected.values())
 
 
 def test_name_of_a_folder_has_only_letters_digits_and_underscores_in_the_metrics_name():

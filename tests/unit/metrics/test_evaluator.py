@@ -3,7 +3,7 @@
 
 """What a test run reports, on data in the LOCO layout and on other data, and the maps that it writes.
 
-The model gives the maps of a file as they are, so that the figures are known; post-processor and engine are Anomalib's.
+The model gives the maps of a file as they are, so that the metrics are known; post-processor and engine are Anomalib's.
 """
 
 import logging
@@ -103,7 +103,7 @@ def folder_data(test_set):
     return Folder("parts", "good", root, "bad", num_workers=0, test_split_ratio=0.5, val_split_mode="same_as_test")
 
 
-def figures(test_set, metric):
+def value_of(test_set, metric):
     for batch in batches(test_set, 9):
         metric.update(batch)
     return metric.compute().item()
@@ -120,14 +120,14 @@ def test_loco_data_is_reported_with_the_protocols_figures_of_unclamped_maps(test
     logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
     assert set(logged) == USUAL | LOCO
     for kind in KINDS:
-        assert logged[f"image_AUROC_{kind}"] == pytest.approx(figures(test_set, LocoAUROC(kind)), abs=1e-6)
-        assert logged[f"pixel_AUsPRO_5_{kind}"] == pytest.approx(figures(test_set, AUsPRO(kind=kind)), abs=1e-6)
+        assert logged[f"image_AUROC_{kind}"] == pytest.approx(value_of(test_set, LocoAUROC(kind)), abs=1e-6)
+        assert logged[f"pixel_AUsPRO_5_{kind}"] == pytest.approx(value_of(test_set, AUsPRO(kind=kind)), abs=1e-6)
 
 
-def test_clamped_maps_would_give_other_figures(test_set, tmp_path):
+def test_clamped_maps_would_give_other_metrics(test_set, tmp_path):
     """The reason why LocoEvaluator takes the maps before the post-processor."""
     logged = run(test_set, Oracle(test_set, evaluator=Evaluator(test_metrics=[AUsPRO()])), tmp_path)
-    assert abs(logged["AUsPRO_5_mean"] - figures(test_set, AUsPRO())) > 0.01
+    assert abs(logged["AUsPRO_5_mean"] - value_of(test_set, AUsPRO())) > 0.01
 
 
 def test_other_data_is_reported_with_anomalibs_figures_only(test_set, tmp_path, caplog):
@@ -137,14 +137,14 @@ def test_other_data_is_reported_with_anomalibs_figures_only(test_set, tmp_path, 
     assert "pixel_AUsPRO_5_mean is not reported: image_path must lie in a folder named one of" in caplog.text
 
 
-def test_category_with_one_kind_is_reported_with_that_kinds_figures(test_set, tmp_path):
+def test_category_with_one_kind_is_reported_with_that_kinds_metrics(test_set, tmp_path):
     for folder in ("test", "ground_truth"):
         shutil.rmtree(test_set.category / folder / "structural_anomalies")
     logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
     assert set(logged) == USUAL | {"image_AUROC_logical", "pixel_AUsPRO_5_logical"}
 
 
-def test_category_without_configuration_is_reported_with_image_figures(test_set, tmp_path):
+def test_category_without_configuration_is_reported_with_image_metrics(test_set, tmp_path):
     (test_set.category / "defects_config.json").unlink()
     logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
     assert set(logged) == USUAL | {f"image_AUROC_{kind}" for kind in KINDS}
@@ -153,7 +153,7 @@ def test_category_without_configuration_is_reported_with_image_figures(test_set,
 def test_run_over_a_part_of_the_images_is_no_error_for_figures_that_nobody_asked_for(test_set, tmp_path, caplog):
     logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path, limit_test_batches=1)
     assert not LOCO & set(logged)
-    assert "the figures of MVTec LOCO AD are not reported: the logical figure needs test images" in caplog.text
+    assert "the metrics of MVTec LOCO AD are not reported: the logical metric needs test images" in caplog.text
 
 
 def test_one_model_is_tested_on_two_data_sets(test_set, tmp_path):
@@ -172,10 +172,10 @@ def test_run_that_failed_leaves_nothing_to_the_next(test_set, tmp_path):
     test_set.maps = -test_set.maps
     test_set.maps[-1] = -broken
     logged = run(test_set, Oracle(test_set, evaluator=LocoEvaluator(test_metrics=[metric])), tmp_path)
-    assert logged["AUsPRO_5_structural"] == pytest.approx(figures(test_set, AUsPRO(kind="structural")), abs=1e-6)
+    assert logged["AUsPRO_5_structural"] == pytest.approx(value_of(test_set, AUsPRO(kind="structural")), abs=1e-6)
 
 
-def test_batch_size_changes_no_figure(test_set, tmp_path):
+def test_batch_size_changes_no_metric(test_set, tmp_path):
     model = Oracle(test_set, evaluator=default_evaluator())
     one, all_at_once = (run(test_set, model, tmp_path, loco_data(test_set, batch=batch)) for batch in (1, 32))
     assert {name: one[name] for name in LOCO} == {name: all_at_once[name] for name in LOCO}
@@ -186,7 +186,7 @@ def test_test_dataloader_without_data_module_is_enough(test_set, tmp_path):
     data.setup()
     engine = Engine(default_root_dir=tmp_path, enable_progress_bar=False, logger=False, accelerator="cpu")
     (logged,) = engine.test(Oracle(test_set, evaluator=default_evaluator()), dataloaders=data.test_dataloader())
-    assert logged["pixel_AUsPRO_5_mean"] == pytest.approx(figures(test_set, AUsPRO()), abs=1e-6)
+    assert logged["pixel_AUsPRO_5_mean"] == pytest.approx(value_of(test_set, AUsPRO()), abs=1e-6)
 
 
 def test_limits_and_defects_are_options(test_set, tmp_path):
@@ -196,7 +196,7 @@ def test_limits_and_defects_are_options(test_set, tmp_path):
     assert set(logged) == {f"image_AUROC_{kind}" for kind in KINDS} | {
         f"pixel_AUsPRO_{limit}_{name}" for limit in (5, 30) for name in names
     }
-    expected = figures(test_set, AUsPRO(limit=0.3, defect="scratch"))
+    expected = value_of(test_set, AUsPRO(limit=0.3, defect="scratch"))
     assert logged["pixel_AUsPRO_30_scratch"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -210,11 +210,11 @@ def test_metrics_of_one_evaluator_share_what_they_keep(test_set):
     assert len({metric.values[0].data_ptr() for metric in metrics}) == 1
 
 
-def test_category_without_ground_truth_is_reported_with_image_figures(test_set, tmp_path, caplog):
+def test_category_without_ground_truth_is_reported_with_image_metrics(test_set, tmp_path, caplog):
     shutil.rmtree(test_set.category / "ground_truth")
     logged = run(test_set, Oracle(test_set, evaluator=default_evaluator()), tmp_path)
     assert set(logged) == {"image_AUROC", "image_F1Score"} | {f"image_AUROC_{kind}" for kind in KINDS}
-    assert caplog.text.count("has no ground_truth folder: there are no masks, and so no figures of pixels") == 1
+    assert caplog.text.count("has no ground_truth folder: there are no masks, and so no pixel metrics") == 1
 
 
 def test_autovi_is_reported_with_figures_of_each_defect_folder(autovi_set, tmp_path):
@@ -222,8 +222,8 @@ def test_autovi_is_reported_with_figures_of_each_defect_folder(autovi_set, tmp_p
     names = {"no_clip": "no clip", "scratch": "scratch", "mean": "mean"}
     assert set(logged) == USUAL | {f"image_AUROC_{n}" for n in names} | {f"pixel_AUsPRO_5_{n}" for n in names}
     for name, kind in names.items():
-        assert logged[f"image_AUROC_{name}"] == pytest.approx(figures(autovi_set, LocoAUROC(kind)), abs=1e-6)
-        assert logged[f"pixel_AUsPRO_5_{name}"] == pytest.approx(figures(autovi_set, AUsPRO(kind=kind)), abs=1e-6)
+        assert logged[f"image_AUROC_{name}"] == pytest.approx(value_of(autovi_set, LocoAUROC(kind)), abs=1e-6)
+        assert logged[f"pixel_AUsPRO_5_{name}"] == pytest.approx(value_of(autovi_set, AUsPRO(kind=kind)), abs=1e-6)
 
 
 def test_figures_of_autovis_defects_have_other_names_than_those_of_its_folders(autovi_set, tmp_path):
@@ -365,7 +365,7 @@ def test_writer_names_the_image_of_a_map_that_is_not_finite(test_set, tmp_path):
     assert not [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
 
 
-def test_maps_of_autovi_are_written_to_its_folders_and_give_the_runs_figures(autovi_set, tmp_path):
+def test_maps_of_autovi_are_written_to_its_folders_and_give_the_runs_metrics(autovi_set, tmp_path):
     callbacks = [AnomalyMapWriter(tmp_path / "maps")]
     logged = run(autovi_set, Oracle(autovi_set, evaluator=default_evaluator()), tmp_path, callbacks=callbacks)
     results = loco.evaluate(autovi_set.category.parent, ["tray"], tmp_path / "maps")
@@ -484,7 +484,7 @@ def test_figures_that_nobody_asked_for_are_left_out_where_pixels_move_otherwise(
     model = CroppingOracle(test_set, Pad(3), evaluator=default_evaluator())
     logged = run(test_set, model, tmp_path)
     assert LOCO & set(logged) == {f"image_AUROC_{kind}" for kind in KINDS}
-    assert caplog.text.count("the figures of anomaly maps are not reported: maps cannot be placed") == 1
+    assert caplog.text.count("the metrics of anomaly maps are not reported: maps cannot be placed") == 1
 
 
 @pytest.mark.parametrize("transform", [ColorJitter(0.1), GaussianBlur(3), ToDtype(torch.float32), RandomApply([RGB()])])

@@ -37,7 +37,7 @@ def command(test_set, anomaly_maps, tmp_path):
     """Run the command; return its exit status and the JSON file that it may have written."""
 
     def run(*arguments, objects=("tray",)):
-        output = tmp_path / "figures.json"
+        output = tmp_path / "metrics.json"
         options = ["--dataset", str(test_set.category.parent), "--anomaly-maps", str(anomaly_maps)]
         return loco.main([*options, "--object", *objects, "--output", str(output), *arguments]), output
 
@@ -50,30 +50,30 @@ def first_map(anomaly_maps):
 
 def test_localization_is_that_of_the_metric_at_all_limits(test_set, command):
     status, output = command()
-    figures = json.loads(output.read_text())["localization"]["auc_spro"]
+    metrics = json.loads(output.read_text())["localization"]["auc_spro"]
     assert status == 0
     for kind in ("logical", "structural", "mean"):
         folder = kind if kind == "mean" else f"{kind}_anomalies"
-        assert list(figures[folder]) == LIMITS
+        assert list(metrics[folder]) == LIMITS
         for limit in LIMITS:
             metric = AUsPRO(limit=float(limit), kind=kind)
             for batch in batches(test_set, 9):
                 metric.update(batch)
-            assert figures[folder][limit] == pytest.approx(metric.compute().item(), abs=1e-7)
+            assert metrics[folder][limit] == pytest.approx(metric.compute().item(), abs=1e-7)
 
 
 def test_classification_is_the_auroc_of_the_maxima_of_the_maps_at_the_images_size(test_set, command):
-    figures = json.loads(command()[1].read_text())["classification"]["auc_roc"]
+    metrics = json.loads(command()[1].read_text())["classification"]["auc_roc"]
     maxima = torch.stack([resize_anomaly_map(m, SIZE).max() for m in test_set.maps])
     expected = [auroc(maxima[:4], maxima[4:7]).item(), auroc(maxima[:4], maxima[7:]).item()]
-    assert [figures["logical_anomalies"], figures["structural_anomalies"]] == pytest.approx(expected)
-    assert figures["mean"] == pytest.approx(sum(expected) / 2)
+    assert [metrics["logical_anomalies"], metrics["structural_anomalies"]] == pytest.approx(expected)
+    assert metrics["mean"] == pytest.approx(sum(expected) / 2)
 
 
 def test_figures_of_each_defect_are_an_option(command):
-    figures = json.loads(command("--per-defect")[1].read_text())["localization"]["auc_spro_per_defect"]
-    assert figures["unseen"] is None
-    assert {tuple(figures[name]) for name in ("missing", "scratch")} == {tuple(LIMITS)}
+    metrics = json.loads(command("--per-defect")[1].read_text())["localization"]["auc_spro_per_defect"]
+    assert metrics["unseen"] is None
+    assert {tuple(metrics[name]) for name in ("missing", "scratch")} == {tuple(LIMITS)}
 
 
 def test_several_objects_give_their_mean(test_set, anomaly_maps, command):
@@ -82,10 +82,10 @@ def test_several_objects_give_their_mean(test_set, anomaly_maps, command):
     for path in (anomaly_maps / "crate").rglob("*.tiff"):
         tifffile.imwrite(path, -tifffile.imread(path))
     results = json.loads(command(objects=("tray", "crate"))[1].read_text())
-    for section, figure in (("localization", "auc_spro"), ("classification", "auc_roc")):
-        values = [results["objects"][name][section][figure]["mean"] for name in ("tray", "crate")]
+    for section, metric in (("localization", "auc_spro"), ("classification", "auc_roc")):
+        values = [results["objects"][name][section][metric]["mean"] for name in ("tray", "crate")]
         values = [value["0.05"] if isinstance(value, dict) else value for value in values]
-        mean = results[section][figure]["mean"]
+        mean = results[section][metric]["mean"]
         assert values[0] != values[1]
         assert (mean["0.05"] if isinstance(mean, dict) else mean) == pytest.approx(sum(values) / 2)
 
@@ -152,7 +152,7 @@ def test_category_with_one_kind_gets_that_kinds_figures_and_the_rest_is_said_to_
     results = read(command())
     assert results["localization"]["auc_spro"] == {kind: both["localization"]["auc_spro"][kind]}
     assert results["classification"]["auc_roc"] == {kind: both["classification"]["auc_roc"][kind]}
-    assert f"tray: no test images in {other}, so its figures and the mean are left out" in capsys.readouterr().err
+    assert f"tray: no test images in {other}, so its metrics and the mean are left out" in capsys.readouterr().err
 
 
 def test_mean_over_objects_is_over_those_that_have_the_figure_and_their_number_is_given(
@@ -183,16 +183,16 @@ def test_category_without_ground_truth_gets_the_same_image_figures_and_no_locali
 def test_each_defect_folder_of_autovi_has_the_figures_of_the_same_images_in_locos_layout(
     category, anomaly_maps, command, request
 ):
-    loco_figures = read(command("--per-defect"))
+    loco_metrics = read(command("--per-defect"))
     request.getfixturevalue("autovi_set")
     names = {"logical_anomalies": "no clip", "structural_anomalies": "scratch"}
     for kind, name in names.items():
         (anomaly_maps / "tray" / "test" / kind).rename(anomaly_maps / "tray" / "test" / name)
-    autovi_figures = read(command("--per-defect"))
-    for section, figure in (("localization", "auc_spro"), ("classification", "auc_roc")):
-        expected = {names.get(kind, kind): value for kind, value in loco_figures[section][figure].items()}
-        assert autovi_figures[section][figure] == expected
-    assert autovi_figures["localization"]["auc_spro_per_defect"] == loco_figures["localization"]["auc_spro_per_defect"]
+    autovi_metrics = read(command("--per-defect"))
+    for section, metric in (("localization", "auc_spro"), ("classification", "auc_roc")):
+        expected = {names.get(kind, kind): value for kind, value in loco_metrics[section][metric].items()}
+        assert autovi_metrics[section][metric] == expected
+    assert autovi_metrics["localization"]["auc_spro_per_defect"] == loco_metrics["localization"]["auc_spro_per_defect"]
 
 
 def test_images_of_other_formats_are_measured(category, command):

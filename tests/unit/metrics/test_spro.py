@@ -25,7 +25,7 @@ from .reference import reference_area, reference_curve
 KINDS = ("logical", "structural", "mean")
 
 
-def figure(test_set, size=4, **arguments):
+def value_of(test_set, size=4, **arguments):
     metric = AUsPRO(**arguments)
     for batch in batches(test_set, size):
         metric.update(batch)
@@ -48,11 +48,11 @@ def test_figure_is_that_of_the_definition_at_every_distinct_score(test_set, kind
     arguments = arguments_of_reference(test_set, ("good", f"{kind}_anomalies"))
     fpr, spro = reference_curve(*arguments, every_threshold(arguments[0]))
     expected = reference_area(fpr.tolist(), spro.tolist(), limit)
-    assert figure(test_set, limit=limit, kind=kind) == pytest.approx(expected, abs=1e-6)
+    assert value_of(test_set, limit=limit, kind=kind) == pytest.approx(expected, abs=1e-6)
 
 
 def test_mean_is_of_the_two_kinds(test_set):
-    logical, structural, mean = (figure(test_set, kind=kind) for kind in KINDS)
+    logical, structural, mean = (value_of(test_set, kind=kind) for kind in KINDS)
     assert mean == pytest.approx((logical + structural) / 2)
 
 
@@ -64,11 +64,11 @@ def test_figure_of_a_defect_considers_good_images_and_those_that_show_it(test_se
     fpr, _ = reference_curve(maps, channels, areas, thresholds)
     _, spro = reference_curve(maps, scratches, scratch_areas, thresholds)
     expected = reference_area(fpr.tolist(), spro.tolist(), 0.3)
-    assert figure(test_set, defect="scratch", limit=0.3) == pytest.approx(expected, abs=1e-6)
+    assert value_of(test_set, defect="scratch", limit=0.3) == pytest.approx(expected, abs=1e-6)
 
 
-def test_defect_that_no_image_shows_has_no_figure(test_set):
-    assert math.isnan(figure(test_set, defect="unseen"))
+def test_defect_that_no_image_shows_has_no_metric(test_set):
+    assert math.isnan(value_of(test_set, defect="unseen"))
 
 
 def test_name_tells_limit_and_kind():
@@ -78,36 +78,36 @@ def test_name_tells_limit_and_kind():
 
 
 def test_kinds_of_autovi_are_its_defect_folders_and_the_mean_is_over_them(test_set, request):
-    expected = [figure(test_set, kind=kind) for kind in KINDS]
+    expected = [value_of(test_set, kind=kind) for kind in KINDS]
     autovi = request.getfixturevalue("autovi_set")
-    assert [figure(autovi, kind=kind) for kind in ("no clip", "scratch", "mean")] == expected
+    assert [value_of(autovi, kind=kind) for kind in ("no clip", "scratch", "mean")] == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batch_size_changes_nothing(test_set, kind):
-    assert figure(test_set, size=1, kind=kind) == figure(test_set, size=32, kind=kind)
+    assert value_of(test_set, size=1, kind=kind) == value_of(test_set, size=32, kind=kind)
 
 
 def test_order_of_images_changes_nothing(test_set):
-    before = figure(test_set)
+    before = value_of(test_set)
     order = torch.randperm(len(test_set.paths), generator=torch.Generator().manual_seed(1))
     test_set.paths = [test_set.paths[i] for i in order]
     test_set.maps, test_set.scores = test_set.maps[order], test_set.scores[order]
-    assert figure(test_set) == pytest.approx(before, abs=1e-7)
+    assert value_of(test_set) == pytest.approx(before, abs=1e-7)
 
 
 def test_image_that_comes_twice_counts_once(test_set):
-    before = figure(test_set)
+    before = value_of(test_set)
     test_set.paths += test_set.paths[4:6]
     test_set.maps = torch.cat([test_set.maps, test_set.maps[4:6]])
     test_set.scores = test_set.maps.amax(dim=(1, 2))
-    assert figure(test_set) == before
+    assert value_of(test_set) == before
 
 
 def test_map_of_another_size_is_resized_to_the_images(test_set):
-    before = figure(test_set)
+    before = value_of(test_set)
     test_set.maps = torch.stack([resize_anomaly_map(m, SIZE) for m in test_set.maps])
-    assert figure(test_set) == before
+    assert value_of(test_set) == before
 
 
 def test_memory_does_not_grow_with_the_size_of_the_map(test_set):
@@ -131,14 +131,14 @@ def test_metrics_start_anew_after_reset(test_set):
     test_set.maps = -test_set.maps
     for batch in batches(test_set, 9):
         metric.update(batch)
-    assert metric.compute().item() == figure(test_set) != before
+    assert metric.compute().item() == value_of(test_set) != before
 
 
 def test_metric_works_in_anomalibs_evaluator(test_set):
     evaluator = Evaluator(test_metrics=[AUsPRO(kind=kind) for kind in KINDS])
     for batch in batches(test_set, 4):
         evaluator.on_test_batch_end(None, None, None, batch, 0)
-    assert [m.compute().item() for m in evaluator.test_metrics] == [figure(test_set, kind=kind) for kind in KINDS]
+    assert [m.compute().item() for m in evaluator.test_metrics] == [value_of(test_set, kind=kind) for kind in KINDS]
 
 
 def test_metric_can_be_pickled_with_what_it_has_seen(test_set):
@@ -197,7 +197,7 @@ def test_two_processes_give_the_figures_of_one(test_set, shares, tmp_path):
     (one,) = figures_of_processes([list(range(9))], test_set, tmp_path)
     two = figures_of_processes(shares, test_set, tmp_path)
     assert two[0] == two[1] == pytest.approx(one, abs=1e-7)
-    assert one[:3] == [figure(test_set, kind=kind) for kind in KINDS]
+    assert one[:3] == [value_of(test_set, kind=kind) for kind in KINDS]
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs to fork")
@@ -251,7 +251,7 @@ def test_relative_threshold_above_one_is_refused(test_set):
 
 def test_missing_ground_truth_is_named(test_set):
     shutil.rmtree(test_set.category / "ground_truth")
-    with pytest.raises(FileNotFoundError, match=r"tray has no ground_truth folder, so that there are no masks"):
+    with pytest.raises(FileNotFoundError, match=r"tray has no ground_truth folder, so there are no masks"):
         AUsPRO().check_images(test_set.paths)
 
 
