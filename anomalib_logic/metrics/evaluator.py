@@ -22,7 +22,7 @@ from .auroc import LocoAUROC
 from .functional.spro import check_limit
 from .loco_metric import LocoMetric
 from .map_geometry import map_geometry
-from .protocol import KINDS, check_test_images, figure_kinds
+from .protocol import KINDS, check_test_images, metric_kinds
 from .spro import AUsPRO
 
 logger = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ def _protocol_metrics(
     limits: Sequence[float], paths: Sequence[str] | None = None, per_defect: bool = False
 ) -> list[LocoMetric]:
     """Make the protocol's metrics for test images, if these are known, and with one a defect type if wanted."""
-    kinds = KINDS if paths is None else figure_kinds(anomaly_kinds(paths))
+    kinds = KINDS if paths is None else metric_kinds(anomaly_kinds(paths))
     metrics: list[LocoMetric] = [LocoAUROC(kind, prefix="image_") for kind in kinds]
     metrics += [AUsPRO(limit, kind, prefix="pixel_") for limit, kind in product(limits, kinds)]
     if per_defect and paths is not None:

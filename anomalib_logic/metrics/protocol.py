@@ -253,7 +253,7 @@ def mean_folders(kinds: Iterable[str]) -> tuple[str, ...]:
     return others or tuple(KIND_FOLDERS.values())
 
 
-def figure_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
+def metric_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return the kinds of metrics of a test set: ``KINDS``, or in AutoVI's layout its folders and the mean.
 
     Args:
