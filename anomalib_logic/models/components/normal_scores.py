@@ -69,8 +69,8 @@ class NormalScores(Metric):
 def image_threshold(scores: torch.Tensor, rate: float, fitted: torch.Tensor | None = None) -> torch.Tensor:
     """Score that a new normal image exceeds with a given probability.
 
-    With enough scores it is the order statistic that a share ``rate`` of them exceeds, so that as many odd images among
-    the normal ones do not decide. A new image exceeds it with a probability of at most ``rate + 1 / (n + 1)``, whatever
+    With enough scores it is the order statistic that a share ``rate`` of them exceeds: as many atypical images do not
+    decide. A new image exceeds it with a probability of at most ``rate + 1 / (n + 1)``, whatever
     the distribution is. With fewer than ``1 / rate`` none may exceed it; with fewer than ``1 / rate - 1`` the highest
     score is too low for that (split conformal prediction): then the upper limit of the prediction interval for the next
     one of normally distributed values, and not less than the highest score.
