@@ -1,10 +1,11 @@
-"""Sphinx roles of docstrings, such as :class:`.Scoring`, become code in Markdown."""
+"""Sphinx roles of docstrings, such as :class:`.Scoring`, become code in Markdown, and an example a section."""
 
 import re
 
 import griffe
 
 ROLE = re.compile(r":(?:attr|class|func|meth|mod):`~?\.?([^`]+)`")
+EXAMPLE = re.compile(r"^( *)Example:$", flags=re.MULTILINE)
 
 
 class Roles(griffe.Extension):
@@ -14,4 +15,5 @@ class Roles(griffe.Extension):
         """See :class:`griffe.Extension`."""
         del kwargs
         if obj.docstring:
-            obj.docstring.value = ROLE.sub(lambda match: f"`{match[1].rpartition('.')[2]}`", obj.docstring.value)
+            text = ROLE.sub(lambda match: f"`{match[1].rpartition('.')[2]}`", obj.docstring.value)
+            obj.docstring.value = EXAMPLE.sub(r"\1Examples:", text)

@@ -84,7 +84,7 @@ def test_messages_of_troubleshooting_are_in_the_code():
 
 def test_configurations_and_commands_of_the_docs_exist():
     for page in [*PAGES, *(ROOT / "docs").rglob("*.md")]:
-        for name in re.findall(r"\b((?:configs|tests|examples)/[\w/]+\.(?:yaml|py))", page.read_text(encoding="utf-8")):
+        for name in re.findall(r"\b((?:benchmarks|configs|examples|tests)/[\w/]+\.(?:yaml|py))", page.read_text(encoding="utf-8")):
             assert (ROOT / name).is_file(), f"{page.name}: {name}"
 
 
