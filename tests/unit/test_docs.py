@@ -82,10 +82,11 @@ def test_messages_of_troubleshooting_are_in_the_code():
     assert not [message for message in messages if not any(message in text for text in texts)]
 
 
-def test_configurations_and_commands_of_the_docs_exist():
+def test_files_that_the_docs_name_exist():
+    files = re.compile(r"\b((?:benchmarks|configs|examples|tests)/[\w/]+\.(?:yaml|py))")
     for page in [*PAGES, *(ROOT / "docs").rglob("*.md")]:
-        for name in re.findall(r"\b((?:benchmarks|configs|examples|tests)/[\w/]+\.(?:yaml|py))", page.read_text(encoding="utf-8")):
-            assert (ROOT / name).is_file(), f"{page.name}: {name}"
+        missing = [n for n in files.findall(page.read_text(encoding="utf-8")) if not (ROOT / n).is_file()]
+        assert not missing, page.name
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
