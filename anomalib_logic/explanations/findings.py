@@ -49,12 +49,14 @@ class FoundObject(NamedTuple):
         box: As :attr:`Region.box`; of a missing object where the most similar normal image has it. ``None`` if the
             object is smaller than the grid of the masks can show.
         share: Share of the image's pixels.
+        score: Highest score of the anomaly map in the object; ``None`` if it has no pixels.
         mask: The object's pixels, booleans of shape ``(H, W)``.
     """
 
     kind: Kind
     box: Box | None
     share: float
+    score: float | None
     mask: torch.Tensor
 
 
@@ -92,7 +94,11 @@ def find_regions(anomaly_map: torch.Tensor, above: torch.Tensor) -> list[Region]
 
 
 def find_objects(
-    explained: ObjectsOfImage, geometry: MapGeometry, size: Size, above: torch.Tensor, regions: Sequence[Region]
+    explained: ObjectsOfImage,
+    geometry: MapGeometry,
+    anomaly_map: torch.Tensor,
+    above: torch.Tensor,
+    regions: Sequence[Region],
 ) -> Iterator[FoundObject]:
     """Yield the objects that an image lacks, then those that it has.
 
@@ -102,16 +108,17 @@ def find_objects(
     Args:
         explained: What SAM-LAD says of the image.
         geometry: Where the model's input lies on the image.
-        size: Height and width of the image in pixels.
-        above: Which pixels of the image are above the pixel threshold, booleans of shape ``(H, W)``.
+        anomaly_map: Map at the size of the image, shape ``(H, W)``.
+        above: Which pixels are above the pixel threshold, booleans of shape ``(H, W)``.
         regions: The regions that they form.
     """
+    size = (anomaly_map.shape[0], anomaly_map.shape[1])
     for mask in explained.reference_masks[explained.missing]:
-        yield _object("missing", _restore(mask, geometry, size))
+        yield _object("missing", _restore(mask, geometry, size), anomaly_map)
     for mask, surplus in zip(explained.masks, explained.surplus, strict=True):
         restored = _restore(mask, geometry, size)
         changed = _changed(restored, above, regions)
-        yield _object("surplus" if surplus else "changed" if changed else "normal", restored)
+        yield _object("surplus" if surplus else "changed" if changed else "normal", restored, anomaly_map)
 
 
 def _restore(mask: torch.Tensor, geometry: MapGeometry, size: Size) -> torch.Tensor:
@@ -121,10 +128,12 @@ def _restore(mask: torch.Tensor, geometry: MapGeometry, size: Size) -> torch.Ten
     return (restored >= min(0.5, float(restored.max()))) & (restored > 0)
 
 
-def _object(kind: Kind, mask: torch.Tensor) -> FoundObject:
+def _object(kind: Kind, mask: torch.Tensor, anomaly_map: torch.Tensor) -> FoundObject:
     rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
-    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else None
-    return FoundObject(kind, box, mask.float().mean().item(), mask)
+    if not len(rows):
+        return FoundObject(kind, None, 0.0, None, mask)
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return FoundObject(kind, box, mask.float().mean().item(), anomaly_map[mask].max().item(), mask)
 
 
 def _changed(mask: torch.Tensor, above: torch.Tensor, regions: Sequence[Region]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 SCHEMA = "anomalib-logic/explanation"
 VERSION = 1
 MOST_REGIONS = 50
+KINDS = ("missing", "surplus", "changed", "normal")
 
 Record = dict[str, Any]
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
@@ -74,8 +76,13 @@ def make_record(
     if objects is not None:
         record["object_count"] = sum(found.kind != "missing" for found in objects)
         record["objects"] = [
-            {"kind": found.kind, "box": found.box and list(found.box), "share": _rounded(found.share)}
-            for found in objects
+            {
+                "kind": found.kind,
+                "box": found.box and list(found.box),
+                "share": _rounded(found.share),
+                "score": None if found.score is None else _rounded(found.score),
+            }
+            for found in sorted(objects, key=_order)
             if found.kind != "normal"
         ]
     record["sentence"] = sentence(record)
@@ -84,7 +91,17 @@ def make_record(
 
 def to_json(record: Record) -> str:
     """A record as JSON, in ASCII, so that any reader takes any file name."""
-    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    return re.sub(r"\[\n\s+([\d,\s]+?)\s+\]", _in_one_line, text)  # boxes; no string has a line break
+
+
+def _in_one_line(box: re.Match[str]) -> str:
+    return f"[{' '.join(box[1].split())}]"
+
+
+def _order(found: FoundObject) -> tuple[int, float]:
+    """Objects by kind, then the highest score first."""
+    return KINDS.index(found.kind), -math.inf if found.score is None else -found.score
 
 
 def sentence(record: Record) -> str:
@@ -108,7 +125,7 @@ def _verdict(record: Record) -> str:
 
 def _objects(record: Record) -> list[str]:
     parts = []
-    for kind in ("missing", "surplus", "changed"):
+    for kind in KINDS[:3]:
         boxes = [found["box"] for found in record["objects"] or () if found["kind"] == kind]
         if boxes:
             number = "1 object" if len(boxes) == 1 else f"{len(boxes)} objects"

@@ -155,8 +155,8 @@ def render(rows: list[Row], metrics: dict[str, float], about: dict[str, Any], ma
     """Make the page; every text is escaped.
 
     Args:
-        rows: Of each image: ``record``, ``name``, ``kind`` (its folder), ``verdict``, ``anomalous``, and ``picture``, ``map`` and
-            ``truth`` as data URLs or ``None``.
+        rows: Of each image: ``record``, ``name``, ``kind`` (its folder), ``verdict``, ``anomalous``, and ``picture``,
+            ``map`` and ``truth`` as data URLs or ``None``.
         metrics: Figures of the run by name.
         about: ``model``, ``data`` and ``versions``.
         max_pictures: Images that get pictures.

@@ -81,15 +81,14 @@ class RunExplainer:
 
     def _explain(self, batch: ImageBatch, i: int, path: Path, known: ObjectsOfImage | None) -> Explained:
         size = read_size(path)
-        anomaly_map, above, pixel_threshold = None, None, None
+        anomaly_map, regions, objects, pixel_threshold = None, None, None, None
         if batch.anomaly_map is not None:
             anomaly_map = self._restore(batch.anomaly_map[i], size)
             above, pixel_threshold = self._above(batch, i, anomaly_map)
-        regions = None if above is None else find_regions(anomaly_map, above)
-        objects = None
-        if known is not None:
-            above = torch.zeros(size, dtype=torch.bool) if above is None else above
-            objects = list(find_objects(known, self.geometry, size, above, regions or []))
+            regions = None if above is None else find_regions(anomaly_map, above)
+            if known is not None:
+                above = torch.zeros(size, dtype=torch.bool) if above is None else above
+                objects = list(find_objects(known, self.geometry, anomaly_map, above, regions or []))
         record = make_record(
             file=str(path),
             size=size,

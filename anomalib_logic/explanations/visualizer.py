@@ -150,11 +150,14 @@ def draw_objects(image: Image.Image, objects: Sequence[FoundObject]) -> Image.Im
     colours = [COLOURS[found.kind] for found in shown]
     pixels = draw_segmentation_masks(pixels, masks >= 0.5, alpha=0.4, colors=colours)
     broken = [found for found in shown if found.kind != "normal"]
-    if broken:
-        height, width = shown[0].mask.shape
-        scale = torch.tensor([image.width / width, image.height / height] * 2)
-        boxes = torch.tensor([found.box for found in broken]) * scale
-        colours = [COLOURS[found.kind] for found in broken]
-        names = [found.kind for found in broken]
-        pixels = draw_bounding_boxes(pixels, boxes, labels=names, colors=colours, width=2)
-    return to_pil_image(pixels)
+    if not broken:
+        return to_pil_image(pixels)
+    height, width = shown[0].mask.shape
+    scale = torch.tensor([image.width / width, image.height / height] * 2)
+    boxes = torch.tensor([found.box for found in broken]) * scale
+    colours = [COLOURS[found.kind] for found in broken]
+    picture = to_pil_image(draw_bounding_boxes(pixels, boxes, colors=colours, width=2))
+    for found, box in zip(broken, boxes, strict=True):
+        position = (int(box[0]) + 2, max(0, int(box[1]) - 12))
+        picture = add_text_to_image(picture, found.kind, size=11, position=position, padding=1)
+    return picture

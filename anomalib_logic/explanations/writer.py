@@ -85,7 +85,8 @@ class ExplanationWriter(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say where the files are."""
         if self._sources and trainer.is_global_zero:
-            logger.info("%d explanations are in %s", len(self._sources), next(iter(self._sources)).parents[1].resolve())
+            folder = self._folder(pl_module) or Path(trainer.default_root_dir) / "images"
+            logger.info("%d explanations are in %s", len(self._sources), folder.resolve())
         self._explainer, self._sources = None, {}
 
     def _folder(self, pl_module: LightningModule) -> Path | None:
