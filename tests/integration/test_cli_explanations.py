@@ -49,17 +49,17 @@ def test_test_writes_a_report_and_pictures_with_both_branches(loco, checkpoint, 
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory):
-    """Normal images of four squares, one with a square less and one with a square more."""
+    """Normal images of four squares, two with a square less and two with a square more."""
     import numpy as np
 
     from tests.unit.models.sam_lad.conftest import SQUARES, draw
 
     root, generator = tmp_path_factory.mktemp("four_squares"), np.random.default_rng(0)
     more = (*SQUARES, (24, 36, 160))
-    for kind, contents in (("good", [SQUARES] * 16), ("bad", [SQUARES[:3], more])):
+    for kind, contents in (("good", [SQUARES] * 16), ("bad", [SQUARES[:3], SQUARES[1:], more, more])):
         (root / kind).mkdir()
         for i, content in enumerate(contents):
-            draw(generator, content).resize((192, 128)).save(root / kind / f"{i:02}.png")
+            draw(generator, content).resize((192, 128), Image.Resampling.NEAREST).save(root / kind / f"{i:02}.png")
     return root
 
 
@@ -76,7 +76,7 @@ def test_sam_lad_says_what_is_missing_and_surplus_in_pixels_of_the_file(squares,
     callbacks = [ExplanationWriter(tmp_path / "json"), HtmlReport(tmp_path / "report.html")]
     run = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, callbacks=callbacks)
     run.train(model, datamodule=data)
-    less, more = (json.loads((tmp_path / "json" / "bad" / f"{i:02}.png.json").read_text()) for i in range(2))
+    less, more = (json.loads((tmp_path / "json" / "bad" / f"{i:02}.png.json").read_text()) for i in (0, 2))
     missing = [found["box"] for found in less["objects"] if found["kind"] == "missing"]
     assert any(near(box, (124, 76, 152, 104)) for box in missing)  # the fourth square, twice as large in the file
     assert "Missing: " in less["sentence"] or less["label"] == "normal"

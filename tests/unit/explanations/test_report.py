@@ -206,7 +206,7 @@ def test_raw_maps_of_a_model_without_post_processor_are_drawn(parts, tmp_path):
 
 
 def test_two_processes_write_one_report(tmp_path):
-    """The files between them; a real run in two processes is in ``tests/integration/test_several_devices.py``."""
+    """The files between them, without the processes."""
     from types import SimpleNamespace
 
     def trainer(rank):
