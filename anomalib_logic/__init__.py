@@ -16,6 +16,7 @@ from .registration import register
 
 if TYPE_CHECKING:
     from .data import DigitAnatomy, LocoScenes, MVTecLoco
+    from .explanations import ExplanationVisualizer, ExplanationWriter, HtmlReport
     from .metrics import AnomalyMapWriter, AUsPRO, LocoAUROC, LocoEvaluator
     from .models import Glcf, Lgfdr, SamLad
     from .models.components.post_processing import CalibratedPostProcessor
@@ -25,7 +26,10 @@ __all__ = [
     "AnomalyMapWriter",
     "CalibratedPostProcessor",
     "DigitAnatomy",
+    "ExplanationVisualizer",
+    "ExplanationWriter",
     "Glcf",
+    "HtmlReport",
     "Lgfdr",
     "LocoAUROC",
     "LocoEvaluator",
@@ -40,7 +44,10 @@ _HOMES = {
     "AnomalyMapWriter": ".metrics",
     "CalibratedPostProcessor": ".models.components.post_processing",
     "DigitAnatomy": ".data",
+    "ExplanationVisualizer": ".explanations",
+    "ExplanationWriter": ".explanations",
     "Glcf": ".models",
+    "HtmlReport": ".explanations",
     "Lgfdr": ".models",
     "LocoAUROC": ".metrics",
     "LocoEvaluator": ".metrics",

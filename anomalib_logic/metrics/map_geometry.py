@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from anomalib.data import PredictDataset
 from anomalib.data.transforms import ExportableCenterCrop
 from torchvision.transforms.v2 import CenterCrop, Compose, Lambda, Resize, Transform
 
@@ -78,11 +79,16 @@ def map_geometry(datasets: Sequence[Any], module: LightningModule | None) -> Map
         ValueError: If a transform of the data or of the pre-processor cannot be undone, or the data sets differ.
     """
     pre_processing = getattr(getattr(module, "pre_processor", None), "transform", None)
-    augmentations = [getattr(dataset, "augmentations", None) for dataset in datasets] or [None]
+    augmentations = [_transform_of(dataset) for dataset in datasets] or [None]
     if any(transform is not augmentations[0] for transform in augmentations):
         msg = "the data sets must have the same augmentations, for maps to be placed on their images"
         raise ValueError(msg)
     return MapGeometry(augmentations[0], pre_processing)
+
+
+def _transform_of(dataset: Any) -> Transform | None:
+    """The transform that a data set applies to its images."""
+    return dataset.transform if isinstance(dataset, PredictDataset) else getattr(dataset, "augmentations", None)
 
 
 def _steps(transform: Transform) -> Iterator[Transform]:

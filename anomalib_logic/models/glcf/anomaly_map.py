@@ -80,12 +80,34 @@ class AnomalyMapGenerator(MapFusion):
         Returns:
             Anomaly map, shape ``(N, 1, H, W)``, and image score, shape ``(N,)``.
         """
+        return super().forward(*self._terms(errors, self.branch_weights))
+
+    def branch_maps(self, errors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The local and the global part of the anomaly map, which is their sum.
+
+        Args:
+            errors: The result of :meth:`errors`.
+
+        Returns:
+            ``"local_map"`` and ``"global_map"``, shapes ``(N, 1, H, W)``; a branch without weight is left out.
+        """
+        weights = {"local_map": (self.branch_weights[0], 0.0), "global_map": (0.0, self.branch_weights[1])}
+        return {
+            name: super(AnomalyMapGenerator, self).forward(*self._terms(errors, pair))[0]
+            for name, pair in weights.items()
+            if any(pair)
+        }
+
+    def _terms(
+        self, errors: Sequence[torch.Tensor], branch_weights: Sequence[float]
+    ) -> tuple[list[torch.Tensor], list[float]]:
+        """Normalised errors of each scale, summed over the branches with a weight, and the scales' weights."""
         scaled = dict(zip(self.used, self.normalization(errors), strict=True))
         maps, weights = [], []
         for scale, weight in enumerate(self.scale_weights):
             branches = range(scale, 2 * len(self.scales), len(self.scales))
-            terms = [w * scaled[i] for w, i in zip(self.branch_weights, branches, strict=True) if i in scaled]
+            terms = [w * scaled[i] for w, i in zip(branch_weights, branches, strict=True) if w and i in scaled]
             if terms:
                 maps.append(sum(terms[1:], terms[0]))
                 weights.append(weight)
-        return super().forward(maps, weights)
+        return maps, weights

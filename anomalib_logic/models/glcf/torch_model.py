@@ -140,6 +140,15 @@ class GlcfModel(TrainedNetwork):
         """Anomaly map and image score; see :meth:`.anomaly_map.AnomalyMapGenerator.forward`."""
         return self.anomaly_map_generator(errors)
 
+    @torch.no_grad()
+    def branch_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What each branch adds to the anomaly map; see :meth:`.anomaly_map.AnomalyMapGenerator.branch_maps`.
+
+        Args:
+            images: Normalised images, shape ``(N, 3, H, W)``.
+        """
+        return self.anomaly_map_generator.branch_maps(self.errors(self.maps(images)))
+
 
 def _mirrored_depths(swin: FeaturePyramid | None) -> Sequence[int]:
     """Depths of a decoder's stages: those of a Swin backbone in reverse, or two."""
