@@ -5,14 +5,16 @@
 
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
-from lightning_utilities.core.imports import module_available
 from torchmetrics import Metric
+
+from anomalib_logic._host import BeforeAnomalibModule
 
 from .images import NamedImage, Size, from_bytes, from_datamodule, generate, sizes_around, to_bytes
 from .logs import quiet
@@ -32,7 +34,7 @@ QUANTIZED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
 RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
-class VerifiedExport:
+class VerifiedExport(BeforeAnomalibModule):
     """Verify each export on a few images; to inherit from before ``AnomalibModule``.
 
     Each image goes through Anomalib's engine (the pre-processor's transform, the model, the post-processor), and at its
@@ -206,7 +208,7 @@ class VerifiedExport:
 
     def _warn_without_limits(self, path: Path) -> None:
         """Warn if no validation has set the limits and threshold of the scores."""
-        post_processor = self.post_processor
+        post_processor: Any = self.post_processor
         if getattr(post_processor, "enable_normalization", False) and post_processor.image_min.isnan():
             logger.warning(
                 "%s: this model was never validated: scores are not normalised to [0, 1], and labels and "
@@ -247,7 +249,7 @@ class VerifiedExport:
         if not verify_file or os.environ.get(SWITCH, "1").lower() in ("0", "false", "no"):
             return
         runtime = RUNTIMES.get(path.suffix)
-        if runtime is not None and not module_available(runtime):
+        if runtime is not None and find_spec(runtime) is None:
             logger.warning("%s was not verified: pip install %s, or set %s=0", path, runtime, SWITCH)
             return
         size = self._verified_size(input_size)

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 from anomalib.data import AnomalibDataModule
 
+from anomalib_logic._host import BeforeAnomalibModule
+
 from .options import plain
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ ENABLED = "anomalib_components_enabled"  # Anomalib's
 ENGINE = "anomalib.engine.engine"
 
 
-class CheckpointOptions:
+class CheckpointOptions(BeforeAnomalibModule):
     """Take constructor arguments from checkpoints; to inherit from before ``AnomalibModule``.
 
     Anomalib's ``test``, ``predict``, ``fit`` and ``validate`` with ``ckpt_path`` load weights into a model that was
@@ -89,16 +91,15 @@ class CheckpointOptions:
 
     def _single(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments with each field of a group by itself."""
-        single = {}
+        single: dict[str, Any] = {}
         for name, default in self._defaults().items():
             single |= arguments[name] if is_dataclass(default) else {name: arguments[name]}
         return single
 
     def _given(self) -> dict[str, Any]:
         """Constructor arguments and fields of groups that are not the default, as they are in use."""
-        used, first, default = (
-            self._single(self._arguments(values)) for values in (self.hparams, self.hparams_initial, {})
-        )
+        given: tuple[Mapping[str, Any], ...] = (self.hparams, self.hparams_initial, {})
+        used, first, default = (self._single(self._arguments(values)) for values in given)
         return {name: used[name] for name in used if _plain(first[name]) != _plain(default[name])}
 
     def _own_training_options(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
+from anomalib_logic._host import BeforeAnomalibModule
+
 from .muon import muon_in_float32
 from .options import OptionGroup
 from .training import apply_default_max_epochs, normal_batches, validation_may_be_last
@@ -55,7 +57,7 @@ class Training(OptionGroup):
     statistics: Statistics = "training"
 
 
-class TrainedModel:
+class TrainedModel(BeforeAnomalibModule):
     """Optimiser, schedule, clipping and statistics; to inherit from before ``ModelDefaults``.
 
     The model sets ``self.model``, a :class:`.trained_network.TrainedNetwork`, and ``self.loss``, a module from the
@@ -96,6 +98,7 @@ class TrainedModel:
             return optimizer
         warm_up = max(1, round(0.05 * steps))
 
+        # Not SequentialLR, whose length comes back from the checkpoint where a run goes on for more epochs.
         def factor(step: int) -> float:
             if step < warm_up:
                 return (step + 1) / warm_up

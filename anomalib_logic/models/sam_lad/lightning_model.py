@@ -121,7 +121,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
-        **options: Unpack[Options],
+        **options: Unpack[Options],  # type: ignore[misc, valid-type]
     ) -> None:
         segmentation, matching, bank, scoring = take_groups(
             "SamLad",
@@ -241,7 +241,9 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         Returns:
             Number of normal images, and the first of them, normalised.
         """
-        encoder, images, features, number = self.model.encoder, [], [], 0
+        encoder, number = self.model.encoder, 0
+        images: list[torch.Tensor] = []
+        features: list[list[torch.Tensor]] = []
         encoder.standardization.reset()
         size = 4 * sum(encoder.backbone.channels) * encoder.grid[0] * encoder.grid[1]
         sample = min(SAMPLE, -(-SAMPLE_BYTES // size))
