@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from anomalib_logic._host import BeforeAnomalibModule
 
+from .files import replacing
 from .images import NamedImage, Size, from_bytes, from_datamodule, generate, sizes_around, to_bytes
 from .logs import quiet
 from .metadata import write_image_size
@@ -95,7 +96,9 @@ class VerifiedExport(BeforeAnomalibModule):
         Raises:
             ExportVerificationError: If the file's predictions are others.
         """
-        path = super().to_torch(export_root, model_file_name)
+        with replacing(export_root) as folder:
+            written = super().to_torch(folder, model_file_name)
+        path = Path(export_root) / written.relative_to(folder)
         self._report(path, verify, datamodule)
         return path
 
@@ -124,10 +127,12 @@ class VerifiedExport(BeforeAnomalibModule):
             ValueError: If a graph cannot compute the pre-processing.
         """
         self.check_exportable()
-        with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
-            path = super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
-        name_nodes_by_module(path)
-        write_image_size(path, self.engine_size)
+        with replacing(export_root) as folder:
+            with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
+                written = super().to_onnx(folder, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
+            name_nodes_by_module(written)
+            write_image_size(written, self.engine_size)
+        path = Path(export_root) / written.relative_to(folder)
         self._report(path, verify, datamodule, input_size)
         return path
 
@@ -170,18 +175,20 @@ class VerifiedExport(BeforeAnomalibModule):
             check_datamodule(datamodule)
         verify = onnx_kwargs.pop("verify", True) and verify
         datamodule = onnx_kwargs.pop("datamodule", None) or datamodule
-        path = super().to_openvino(
-            export_root,
-            model_file_name,
-            input_size,
-            compression_type,
-            datamodule,
-            metric,
-            task,
-            max_drop,
-            ov_kwargs,
-            {**onnx_kwargs, "verify": None},
-        )
+        with replacing(export_root) as folder:
+            written = super().to_openvino(
+                folder,
+                model_file_name,
+                input_size,
+                compression_type,
+                datamodule,
+                metric,
+                task,
+                max_drop,
+                ov_kwargs,
+                {**onnx_kwargs, "verify": None},
+            )
+        path = Path(export_root) / written.relative_to(folder)
         self._report(path, verify, datamodule, input_size, compression_type)
         return path
 

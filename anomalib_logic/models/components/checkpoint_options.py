@@ -5,6 +5,7 @@
 
 import inspect
 import logging
+import textwrap
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 from anomalib.data import AnomalibDataModule
 
 from anomalib_logic._host import BeforeAnomalibModule
+from anomalib_logic._version import __version__
 
 from .options import plain
 
@@ -23,6 +25,7 @@ COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
 HYPER_PARAMETERS = "hyper_parameters"  # Lightning's key in checkpoints
 ENABLED = "anomalib_components_enabled"  # Anomalib's
 ENGINE = "anomalib.engine.engine"
+SOURCE = "anomalib_logic"  # in checkpoints: the model's class and this package's version
 
 
 class CheckpointOptions(BeforeAnomalibModule):
@@ -57,8 +60,22 @@ class CheckpointOptions(BeforeAnomalibModule):
             replaced._warn_of_overridden(model._arguments(model.hparams))
         return model
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which model the checkpoint is of."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[SOURCE] = {"model": type(self).__name__, "version": __version__}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the model anew if the checkpoint was trained with other options, then restore the components."""
+        """Build the model anew if the checkpoint was trained with other options, then restore the components.
+
+        Raises:
+            ValueError: If it is a checkpoint of another model.
+        """
+        name = type(self).__name__
+        source = checkpoint.get(SOURCE, {}).get("model", name)
+        if source != name:
+            msg = f"the checkpoint is of the model {source}, not of {name}: pass --model anomalib_logic.{source}"
+            raise ValueError(msg)
         stored = self._arguments(checkpoint.get(HYPER_PARAMETERS, {}))
         self._warn_of_overridden(stored)
         wanted = {**stored, **self._own_training_options()}
@@ -66,6 +83,24 @@ class CheckpointOptions(BeforeAnomalibModule):
             components = {name: getattr(self, name) or False for name in COMPONENTS if name != "pre_processor"}
             self._become(type(self)(**wanted, **self.WITHOUT_FILES, **components))
         self._restore_components(checkpoint)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load tensors, as ``torch.nn.Module`` does.
+
+        Raises:
+            RuntimeError: If they are of another model or version; the message is one sentence.
+        """
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        except RuntimeError as error:
+            if not str(error).startswith("Error(s) in loading state_dict"):
+                raise
+            difference = " ".join(str(error).partition("\n")[2].split())
+            msg = (
+                f"the checkpoint does not fit {type(self).__name__}: it is of another model or version of this "
+                f"package; pass that model, install that version or train again ({textwrap.shorten(difference, 200)})"
+            )
+            raise RuntimeError(msg) from error
 
     def _arguments(self, hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Constructor arguments of a model with these hyper-parameters, but for files and components.

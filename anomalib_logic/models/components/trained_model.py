@@ -24,6 +24,8 @@ from .training import apply_default_max_epochs, normal_batches, validation_may_b
 
 logger = logging.getLogger(__name__)
 
+RANDOM_STATES = "random_states"  # in checkpoints
+
 Schedule = Literal["cosine", "constant"]
 Statistics = Literal["training", "validation"]
 
@@ -69,6 +71,7 @@ class TrainedModel(BeforeAnomalibModule):
 
     TRAINING_OPTIONS: ClassVar[tuple[str, ...]] = ("training",)
     _measured_step = -1
+    _random_states: Mapping[str, Any] | None = None
 
     def use_training(self, training: Training) -> None:
         """Have each of the options as an attribute, such as the ``learning_rate`` that Lightning's tuner looks for."""
@@ -84,6 +87,26 @@ class TrainedModel(BeforeAnomalibModule):
         """Train for ``max_epochs`` where the trainer sets no length."""
         if stage == "fit":
             apply_default_max_epochs(self.trainer, self.max_epochs, self.least_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the states of torch's random numbers."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RANDOM_STATES] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Find the states of torch's random numbers."""
+        super().on_load_checkpoint(checkpoint)
+        self._random_states = checkpoint.get(RANDOM_STATES)
+
+    def on_fit_start(self) -> None:
+        """Let a training that goes on draw the random numbers that it would have drawn without a break."""
+        super().on_fit_start()
+        states, self._random_states = self._random_states, None
+        if states is None or self.trainer.ckpt_path is None or self.trainer.world_size > 1:
+            return
+        torch.set_rng_state(states["cpu"].cpu())
+        if len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimise what is not frozen, with the chosen schedule."""

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from typing_extensions import Unpack
 
+from anomalib_logic.models.components.checkpoint_options import SOURCE
 from anomalib_logic.models.components.data_config import Normalization, normalization_of
 from anomalib_logic.models.components.defaults import ModelDefaults
 from anomalib_logic.models.components.options import names_of, take_groups
@@ -212,7 +213,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse checkpoints of versions whose bank had other fields."""
-        if not any(name.startswith("model.scores.") for name in checkpoint["state_dict"]):
+        own = checkpoint.get(SOURCE, {}).get("model", "SamLad") == "SamLad"
+        if own and not any(name.startswith("model.scores.") for name in checkpoint["state_dict"]):
             msg = "the checkpoint is of a version of SamLad whose bank had other fields: fit the model again"
             raise ValueError(msg)
         super().on_load_checkpoint(checkpoint)
