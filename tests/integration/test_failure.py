@@ -61,17 +61,11 @@ def unbroken(images, tmp_path_factory):
     return model, checkpoint
 
 
-def test_killed_training_goes_on_from_its_last_checkpoint_to_the_same_result(images, unbroken, tmp_path):
+def test_killed_training_goes_on_from_its_last_checkpoint_to_the_same_result(images, unbroken, tmp_path, monkeypatch):
     killed(train, images, tmp_path / "broken")
     (checkpoint,) = checkpoints(tmp_path / "broken")
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
-    same_state(unbroken[0], train(images, tmp_path / "again", checkpoint=checkpoint))
-
-
-def test_training_that_is_not_seeded_like_the_first_goes_on_to_the_same_result(images, unbroken, tmp_path, monkeypatch):
-    killed(train, images, tmp_path / "broken")
     monkeypatch.setattr(breaking_runs, "seed_everything", lambda *args, **kwargs: torch.manual_seed(77))
-    (checkpoint,) = checkpoints(tmp_path / "broken")
     same_state(unbroken[0], train(images, tmp_path / "again", checkpoint=checkpoint))
 
 
@@ -84,6 +78,7 @@ def test_killed_filling_of_a_bank_leaves_former_results_and_another_run_fills_it
     same_state(first, fill(images, tmp_path / "again"))
 
 
+@pytest.mark.slow
 def test_killed_export_leaves_the_former_file_whole_and_another_one_replaces_it(unbroken, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     path = export(unbroken[1], tmp_path)

@@ -98,16 +98,6 @@ class TrainedModel(BeforeAnomalibModule):
         super().on_load_checkpoint(checkpoint)
         self._random_states = checkpoint.get(RANDOM_STATES)
 
-    def on_fit_start(self) -> None:
-        """Let a training that goes on draw the random numbers that it would have drawn without a break."""
-        super().on_fit_start()
-        states, self._random_states = self._random_states, None
-        if states is None or self.trainer.ckpt_path is None or self.trainer.world_size > 1:
-            return
-        torch.set_rng_state(states["cpu"].cpu())
-        if len(states["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimise what is not frozen, with the chosen schedule."""
         optimizer = timm.optim.create_optimizer_v2(
@@ -148,6 +138,17 @@ class TrainedModel(BeforeAnomalibModule):
         """Measure the channels of the backbone over the normal training images."""
         super().on_train_start()
         self._require_channels()
+        self._continue_random_numbers()
+
+    def _continue_random_numbers(self) -> None:
+        """Draw what a training that goes on would have drawn without a break: the order of images, and noise."""
+        states, self._random_states = self._random_states, None
+        if states is None or self.trainer.ckpt_path is None or self.trainer.world_size > 1:
+            return
+        torch.set_rng_state(states["cpu"].cpu())
+        if len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+        iter(self.trainer.fit_loop._data_fetcher)  # Lightning had the order drawn before this hook
 
     def on_train_epoch_start(self) -> None:
         """Collect the errors' statistics anew in each epoch."""
