@@ -138,7 +138,9 @@ def lacks_memory(error: BaseException) -> bool:
 
 def is_broken_file(error: BaseException) -> bool:
     """Whether torch refused to read a file that is cut short, of another kind, or holds code."""
-    return not isinstance(error, ValueError) and any(words in str(error) for words in NO_FILE)
+    if isinstance(error, ValueError):  # of a model's own files, with a message of its own
+        return False
+    return isinstance(error, EOFError) or any(words in str(error) for words in NO_FILE)
 
 
 def sentence(error: BaseException) -> str:
