@@ -9,10 +9,9 @@ imported, whichever comes first; until then this package costs next to nothing.
 
 from typing import TYPE_CHECKING
 
-from ._after_import import call_after_import
 from ._lazy import lazy_names
 from ._version import __version__
-from .registration import register
+from .registration import register_with_anomalib
 
 if TYPE_CHECKING:
     from .data import DigitAnatomy, LocoScenes, MVTecLoco
@@ -59,4 +58,4 @@ _HOMES = {
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
-call_after_import("anomalib.models", register)
+register_with_anomalib()

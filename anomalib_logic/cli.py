@@ -11,6 +11,7 @@ warnings of libraries about themselves, and for an error of input one sentence.
 
 import logging
 import os
+import pickle
 import re
 import sys
 import traceback
@@ -42,7 +43,8 @@ NOT_FOR_USERS: tuple[tuple[str, type[Warning]], ...] = (
 UNION = "Does not validate against any of the Union subtypes"  # jsonargparse, of a class that could not be made
 NOT_FROM_US = ("Expected a ", "Import path ", "Not of type ", "Not a valid subclass")  # jsonargparse's own words there
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's on Linux, on Windows and on GPUs
-INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
+NO_FILE = ("PytorchStreamReader failed", "Weights only load failed", "Ran out of input", "invalid load key")  # torch's
+INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError, EOFError, pickle.UnpicklingError)
 
 
 def main() -> None:
@@ -121,7 +123,7 @@ def memory_gigabytes() -> float | None:
 
 def is_for_users(error: BaseException) -> bool:
     """Whether a message says what to change: one that we or Anomalib raised, or of the operating system or memory."""
-    if isinstance(error, OSError) or lacks_memory(error) or own_messages(error):
+    if isinstance(error, OSError) or lacks_memory(error) or is_broken_file(error) or own_messages(error):
         return True
     frames = traceback.extract_tb(error.__traceback__)
     raised = bool(frames) and (frames[-1].line or "").startswith("raise")  # else an operation failed: a fault of ours
@@ -134,11 +136,23 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
+def is_broken_file(error: BaseException) -> bool:
+    """Whether torch refused to read a file that is cut short, of another kind, or holds code."""
+    if isinstance(error, ValueError):  # of a model's own files, with a message of its own
+        return False
+    return isinstance(error, EOFError) or any(words in str(error) for words in NO_FILE)
+
+
 def sentence(error: BaseException) -> str:
     """What an error says."""
     if lacks_memory(error):
         return (
             "there is not enough memory. Smaller images (--model.image_size), smaller batches or fewer images need less"
+        )
+    if is_broken_file(error):
+        return (
+            "the checkpoint (--ckpt_path) cannot be read: it is damaged, no checkpoint, or holds code, which is not "
+            "run; copy it again, or train again"
         )
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"

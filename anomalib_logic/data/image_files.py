@@ -138,7 +138,7 @@ def unreadable_image(path: str | Path, error: Exception) -> ValueError:
 
 def has_wide_channels(image: Image.Image) -> bool:
     """Tell whether an image that is not decoded yet has 16-bit channels that Pillow would cut to 8 bits."""
-    for tile in image.tile:
+    for tile in image.tile:  # type: ignore[attr-defined]
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if any(isinstance(name, str) and _WIDE_CHANNELS.fullmatch(name) for name in arguments):
             return True
@@ -185,7 +185,7 @@ def _check_pixels(path: str | Path, image: Image.Image) -> None:
     load_pixels(path, image)
     if image.format == "PNG":
         _check_orientation(path, image)
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
         msg = (
             f"{path} has transparent pixels (mode {image.mode!r}), of which {_READERS} show the hidden colours; draw "
             "it on a background, for example Image.alpha_composite(Image.new('RGBA', image.size, 'black'), "

@@ -123,7 +123,7 @@ class MVTecLocoDataset(AnomalibDataset):
         merged = torch.zeros(size, dtype=torch.bool)
         if sample.mask_path:
             configs = self._defects_config(sample.path)
-            for channel in read_defect_channels(sample.mask_path, configs, image_size=tuple(size)):
+            for channel in read_defect_channels(sample.mask_path, configs, image_size=(size[0], size[1])):
                 merged |= channel.mask
         # torchvision resizes no bool masks, and treats a plain tensor beside an image as no mask at all
         return Mask(merged.to(torch.uint8))

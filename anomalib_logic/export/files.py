@@ -3,7 +3,10 @@
 
 """Image files as exported models take them, with the answer that Anomalib's engine gives for the file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -11,6 +14,29 @@ import torch
 from anomalib_logic.data.image_files import read_image
 
 from .images import NamedImage, Size, as_batch
+
+
+@contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """Write files beside a folder's own and let them take their places when all are complete.
+
+    An export that is killed leaves the former files whole, and a hidden folder ``.export-*`` that can be deleted.
+
+    Args:
+        folder: Output folder.
+
+    Yields:
+        Folder to write to; its sub-folders are those of the output folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=folder) as name:
+        yield Path(name)
+        written = [path for path in Path(name).rglob("*") if path.is_file()]
+        for path in sorted(written, key=lambda path: path.suffix in (".onnx", ".xml")):  # weights come first
+            target = folder / path.relative_to(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def read(path: str | Path) -> NamedImage:

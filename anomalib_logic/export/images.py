@@ -37,7 +37,8 @@ class NamedImage(NamedTuple):
     @property
     def size(self) -> Size:
         """Height and width in pixels."""
-        return tuple(self.image.shape[1:])
+        height, width = self.image.shape[1:]
+        return height, width
 
 
 def splits_of(datamodule: AnomalibDataModule, *names: str) -> list[AnomalibDataset]:
@@ -70,7 +71,7 @@ def spread(datasets: list[AnomalibDataset], number: int) -> Iterator[NamedImage]
         path, label = Path(sample.image_path), sample.get("label_index")
         yield NamedImage(
             f"{path.parent.name}/{path.name}",
-            read_image(path, as_tensor=True).as_subclass(torch.Tensor),
+            read_image(path, as_tensor=True).as_subclass(torch.Tensor),  # type: ignore[union-attr]
             None if label is None else bool(label),
         )
 
@@ -94,7 +95,8 @@ def to_bytes(images: list[NamedImage]) -> dict[str, torch.Tensor]:
     kept = {}
     for image in images:
         scale = min(1.0, LONGEST_SIDE / max(image.size))
-        small = _resized(image, tuple(max(1, round(side * scale)) for side in image.size))
+        height, width = (max(1, round(side * scale)) for side in image.size)
+        small = _resized(image, (height, width))
         kept[image.name] = (small.image.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return kept
 

@@ -5,15 +5,18 @@
 
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
-from lightning_utilities.core.imports import module_available
 from torchmetrics import Metric
 
+from anomalib_logic._host import BeforeAnomalibModule
+
+from .files import replacing
 from .images import NamedImage, Size, from_bytes, from_datamodule, generate, sizes_around, to_bytes
 from .logs import quiet
 from .metadata import write_image_size
@@ -32,7 +35,7 @@ QUANTIZED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
 RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
-class VerifiedExport:
+class VerifiedExport(BeforeAnomalibModule):
     """Verify each export on a few images; to inherit from before ``AnomalibModule``.
 
     Each image goes through Anomalib's engine (the pre-processor's transform, the model, the post-processor), and at its
@@ -93,7 +96,9 @@ class VerifiedExport:
         Raises:
             ExportVerificationError: If the file's predictions are others.
         """
-        path = super().to_torch(export_root, model_file_name)
+        with replacing(export_root) as folder:
+            written = super().to_torch(folder, model_file_name)
+        path = Path(export_root) / written.relative_to(folder)
         self._report(path, verify, datamodule)
         return path
 
@@ -122,10 +127,12 @@ class VerifiedExport:
             ValueError: If a graph cannot compute the pre-processing.
         """
         self.check_exportable()
-        with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
-            path = super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
-        name_nodes_by_module(path)
-        write_image_size(path, self.engine_size)
+        with replacing(export_root) as folder:
+            with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
+                written = super().to_onnx(folder, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
+            name_nodes_by_module(written)
+            write_image_size(written, self.engine_size)
+        path = Path(export_root) / written.relative_to(folder)
         self._report(path, verify, datamodule, input_size)
         return path
 
@@ -168,18 +175,20 @@ class VerifiedExport:
             check_datamodule(datamodule)
         verify = onnx_kwargs.pop("verify", True) and verify
         datamodule = onnx_kwargs.pop("datamodule", None) or datamodule
-        path = super().to_openvino(
-            export_root,
-            model_file_name,
-            input_size,
-            compression_type,
-            datamodule,
-            metric,
-            task,
-            max_drop,
-            ov_kwargs,
-            {**onnx_kwargs, "verify": None},
-        )
+        with replacing(export_root) as folder:
+            written = super().to_openvino(
+                folder,
+                model_file_name,
+                input_size,
+                compression_type,
+                datamodule,
+                metric,
+                task,
+                max_drop,
+                ov_kwargs,
+                {**onnx_kwargs, "verify": None},
+            )
+        path = Path(export_root) / written.relative_to(folder)
         self._report(path, verify, datamodule, input_size, compression_type)
         return path
 
@@ -206,7 +215,7 @@ class VerifiedExport:
 
     def _warn_without_limits(self, path: Path) -> None:
         """Warn if no validation has set the limits and threshold of the scores."""
-        post_processor = self.post_processor
+        post_processor: Any = self.post_processor
         if getattr(post_processor, "enable_normalization", False) and post_processor.image_min.isnan():
             logger.warning(
                 "%s: this model was never validated: scores are not normalised to [0, 1], and labels and "
@@ -247,7 +256,7 @@ class VerifiedExport:
         if not verify_file or os.environ.get(SWITCH, "1").lower() in ("0", "false", "no"):
             return
         runtime = RUNTIMES.get(path.suffix)
-        if runtime is not None and not module_available(runtime):
+        if runtime is not None and find_spec(runtime) is None:
             logger.warning("%s was not verified: pip install %s, or set %s=0", path, runtime, SWITCH)
             return
         size = self._verified_size(input_size)

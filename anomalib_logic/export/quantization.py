@@ -52,7 +52,7 @@ def quantize(
     """
     import nncf
 
-    check_datamodule(datamodule)
+    datamodule = check_datamodule(datamodule)
     size = openvino_input_size(model)
     images = spread(splits_of(datamodule, "val") + splits_of(datamodule, "train"), CALIBRATION_IMAGES)
     calibration = [as_batch([image], size) for image in images]
@@ -100,7 +100,7 @@ def compress_weights(model: Any, module: nn.Module) -> Any:
         return nncf.compress_weights(model, ignored_scope=nncf.IgnoredScope(names=kept, validate=False))
 
 
-def check_datamodule(datamodule: AnomalibDataModule | None) -> None:
+def check_datamodule(datamodule: AnomalibDataModule | None) -> AnomalibDataModule:
     """Refuse to quantise without a data module.
 
     Raises:
@@ -109,6 +109,7 @@ def check_datamodule(datamodule: AnomalibDataModule | None) -> None:
     if datamodule is None:
         msg = "int8_ptq and int8_acq need images to calibrate with: give a data module (--data on the command line)"
         raise ValueError(msg)
+    return datamodule
 
 
 def layers_to_quantize(model: Any, module: nn.Module) -> tuple[list[str], list[str]]:
@@ -122,7 +123,8 @@ def layers_to_quantize(model: Any, module: nn.Module) -> tuple[list[str], list[s
         ValueError: If no operation computes in int8.
     """
     modules: dict[str | None, nn.Module] = {name: part for name, part in module.named_modules() if name}
-    quantized, kept = [], []
+    quantized: list[str] = []
+    kept: list[str] = []
     for operation in model.get_ops():
         kind, name = operation.get_type_name(), operation.get_friendly_name()
         if kind in NO_OPERATION:

@@ -102,7 +102,7 @@ def measure(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> Di
     return Differences(
         score,
         anomaly_map,
-        _flipped(expected, found, "pred_score", "pred_label").reshape(count, -1).any(axis=1),
+        np.asarray(_flipped(expected, found, "pred_score", "pred_label").reshape(count, -1).any(axis=1)),
         _flipped(expected, found, "anomaly_map", "pred_mask").reshape(count, -1).sum(axis=1),
     )
 

@@ -34,7 +34,8 @@ def test_datasets(trainer: Trainer) -> list[Any]:
 def test_image_paths(trainer: Trainer) -> list[str] | None:
     """Return the paths of a test run's images, or ``None`` if they are not known (yet)."""
     paths = [image_paths_of(dataset) for dataset in test_datasets(trainer)]
-    return None if None in paths else [path for part in paths for path in part]
+    known = [part for part in paths if part is not None]
+    return [path for part in known for path in part] if len(known) == len(paths) else None
 
 
 def run_before_post_processor(trainer: Trainer, module: LightningModule, callback: Callback) -> None:

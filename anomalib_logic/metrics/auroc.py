@@ -51,7 +51,7 @@ class _LocoAUROC(LocoMetric):
         return torch.tensor(image_auroc(kinds, scores, self.kind), device=self.device)
 
 
-class LocoAUROC(AnomalibMetric, _LocoAUROC):
+class LocoAUROC(AnomalibMetric, _LocoAUROC):  # type: ignore[misc]
     """Image AUROC of one kind of anomalies against the good images, or the mean over the kinds.
 
     The mean of the two kinds is the metric of MVTec LOCO AD; in AutoVI's layout it is over all folders of anomalies. It

@@ -83,7 +83,7 @@ def find_pairs(dataset: Path, name: str, anomaly_maps: Path) -> list[tuple[Path,
         raise FileNotFoundError(msg)
     wanted = {(image.kind, image.path.stem) for image in images}
     surplus = [path for kind in kinds for stem, path in maps[kind].items() if (kind, stem) not in wanted]
-    surplus += [path for other in _other_folders(folder, kinds) for path in find_maps(other).values()]
+    surplus += [path for other in _other_folders(folder, list(kinds)) for path in find_maps(other).values()]
     if surplus:
         msg = f"{len(surplus)} maps belong to no test image of {dataset / name}, the first is {surplus[0]}"
         raise ValueError(msg)

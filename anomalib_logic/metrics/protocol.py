@@ -132,6 +132,7 @@ def measure_image(
         defective |= mask
         inside = _select(scores, mask)
         config = channel.config
+        assert config is not None  # there are configs
         saturation = saturation_area(len(inside), config.saturation_threshold, config.relative_saturation)
         regions.append(Region(channel.pixel_value, saturation, count_scores(inside)))
     return ImageScores(kind, count_scores(_select(scores, ~defective)), regions)

@@ -120,7 +120,7 @@ class _AUsPRO(LocoMetric):
         self._category = None
 
 
-class AUsPRO(AnomalibMetric, _AUsPRO):
+class AUsPRO(AnomalibMetric, _AUsPRO):  # type: ignore[misc]
     """Area under the curve of mean saturated per-region overlap (sPRO) over false positive rate, as for MVTec LOCO AD.
 
     Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and

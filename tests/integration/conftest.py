@@ -23,9 +23,9 @@ SMALL_MODEL = [
 FAST = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--data.num_workers=0"]
 
 
-def anomalib(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run the installed ``anomalib`` command and fail with its output if it fails."""
-    program = Path(sys.executable).with_name("anomalib")
+def anomalib(*arguments: str, cwd: Path, program: str = "anomalib", **environment: str) -> subprocess.CompletedProcess:
+    """Run the installed ``anomalib`` or ``anomalib-logic`` command and fail with its output if it fails."""
+    program = Path(sys.executable).with_name(program)
     result = subprocess.run(
         [str(program), *arguments],
         cwd=cwd,

@@ -85,6 +85,16 @@ def test_unknown_choice_is_refused_with_the_list_and_without_a_traceback(loco, w
     assert "Traceback" not in message
 
 
+def test_program_takes_short_names_in_any_order(loco, tmp_path):
+    arguments = ["--data=MVTecLoco", f"--data.root={loco}", "--data.category=squares", "--model=Glcf", *SMALL_MODEL]
+    output = anomalib("train", *arguments, "--print_config", cwd=tmp_path, program="anomalib-logic").stdout
+    printed = yaml.safe_load(output)
+    assert [printed[key]["class_path"] for key in ("model", "data")] == [
+        "anomalib_logic.Glcf",
+        "anomalib_logic.MVTecLoco",
+    ]
+
+
 @pytest.mark.slow
 def test_predict_in_a_new_process_gives_the_scores_of_this_one(loco, checkpoint, tmp_path):
     script = tmp_path / "predict.py"
@@ -193,7 +203,7 @@ def test_benchmark_takes_our_model_and_data_in_its_configuration(loco, tmp_path)
         },
     }
     (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(configuration))
-    anomalib("benchmark", "--config=benchmark.yaml", cwd=tmp_path)
+    anomalib("benchmark", "--config=benchmark.yaml", cwd=tmp_path, program="anomalib-logic")
     (results,) = tmp_path.glob("runs/benchmark/*/results.csv")
     header, row = results.read_text().splitlines()
     metrics = dict(zip(header.split(","), row.split(","), strict=False))

@@ -1,8 +1,11 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+import importlib
 import subprocess
 import sys
+import venv
+from pathlib import Path
 
 import anomalib.data
 import pytest
@@ -12,7 +15,7 @@ from anomalib.models import get_model, list_models
 import anomalib_logic.data
 import anomalib_logic.metrics
 import anomalib_logic.models
-from anomalib_logic import registration
+from anomalib_logic import autoload, registration
 
 BACKBONE = {"backbone": "mobilenetv2_035", "pre_trained": False}
 MODELS = {
@@ -60,6 +63,96 @@ def test_import_alone_loads_neither_torch_nor_the_rest_of_anomalib():
     program = f"import sys, anomalib, anomalib_logic; print({heavy}, sorted(anomalib_logic.__all__))"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == f"[] {sorted(anomalib_logic.__all__)}"
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A package ``host_package`` whose module ``models`` stands for Anomalib's, and the list of registrations."""
+    package = tmp_path / "host_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "models.py").write_text("READY = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(registration, "MODELS", "host_package.models")
+    registered = []
+    monkeypatch.setattr(registration, "register", lambda: registered.append(sys.modules["host_package.models"].READY))
+    yield registered
+    for name in [n for n in sys.modules if n.split(".")[0] == "host_package"]:
+        del sys.modules[name]
+
+
+def test_registers_once_right_after_the_models_are_imported(host):
+    registration.register_with_anomalib()
+    importlib.import_module("host_package")
+    assert host == []
+    importlib.import_module("host_package.models")
+    importlib.import_module("host_package.models")
+    assert host == [True]
+
+
+def test_registers_at_once_if_the_models_are_there(host):
+    importlib.import_module("host_package.models")
+    registration.register_with_anomalib()
+    assert host == [True]
+
+
+def test_import_system_and_module_are_as_before_once_registered(host):
+    before = list(sys.meta_path)
+    registration.register_with_anomalib()
+    module = importlib.import_module("host_package.models")
+    assert sys.meta_path == before
+    assert "exec_module" not in vars(module.__loader__)
+    assert importlib.reload(module) is module
+    assert host == [True]
+
+
+def test_absent_models_are_still_an_import_error(host, monkeypatch):
+    monkeypatch.setattr(registration, "MODELS", "host_package.absent")
+    registration.register_with_anomalib()
+    with pytest.raises(ModuleNotFoundError, match=r"host_package\.absent"):
+        importlib.import_module("host_package.absent")
+
+
+@pytest.fixture
+def other_environment(tmp_path):
+    """Run a program in an empty virtual environment that sees the packages of this one, but not its start-up files."""
+    venv.create(tmp_path / "environment")
+    python = str(tmp_path / "environment" / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+
+    def run(*arguments: str, status: int = 0) -> str:
+        result = subprocess.run([python, *arguments], capture_output=True, text=True)
+        assert result.returncode == status, result.stderr
+        assert not result.stderr
+        return result.stdout.strip()
+
+    folder = run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    paths = [str(Path(anomalib_logic.__file__).parents[1]), *filter(None, sys.path)]
+    Path(folder, "a_paths.pth").write_text("\n".join(paths))
+    return run
+
+
+def test_autoload_is_off_until_it_is_installed_and_after_it_is_removed(other_environment):
+    loaded = ("-c", "import sys; print('anomalib_logic' in sys.modules)")
+    command = ("-m", "anomalib_logic.autoload")
+    assert other_environment(*loaded) == "False"
+    assert other_environment(*command, "status", status=1).startswith("not installed: ")
+    assert other_environment(*command, "install").startswith("installed: ")
+    assert other_environment(*command, "status").startswith("installed: ")
+    assert other_environment(*loaded) == "True"
+    assert other_environment(*command, "remove").startswith("not installed: ")
+    assert other_environment(*loaded) == "False"
+
+
+def test_autoload_line_does_nothing_without_the_package():
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", autoload.LINE], capture_output=True, check=True)
+    assert result.stderr == b""
+
+
+def test_autoload_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(autoload, "hook_file", lambda: tmp_path / "absent" / autoload.NAME)
+    assert autoload.main(["install"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/absent/{autoload.NAME}: No such file or directory; ")
 
 
 @pytest.mark.parametrize("package", [anomalib_logic, anomalib_logic.data, anomalib_logic.metrics])

@@ -5,6 +5,7 @@
 
 import inspect
 import logging
+import textwrap
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from types import FrameType
 from typing import Any, ClassVar
 
 from anomalib.data import AnomalibDataModule
+
+from anomalib_logic._host import BeforeAnomalibModule
+from anomalib_logic._version import __version__
 
 from .options import plain
 
@@ -21,9 +25,10 @@ COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
 HYPER_PARAMETERS = "hyper_parameters"  # Lightning's key in checkpoints
 ENABLED = "anomalib_components_enabled"  # Anomalib's
 ENGINE = "anomalib.engine.engine"
+SOURCE = "anomalib_logic"  # in checkpoints: the model's class and this package's version
 
 
-class CheckpointOptions:
+class CheckpointOptions(BeforeAnomalibModule):
     """Take constructor arguments from checkpoints; to inherit from before ``AnomalibModule``.
 
     Anomalib's ``test``, ``predict``, ``fit`` and ``validate`` with ``ckpt_path`` load weights into a model that was
@@ -55,8 +60,22 @@ class CheckpointOptions:
             replaced._warn_of_overridden(model._arguments(model.hparams))
         return model
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which model the checkpoint is of."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[SOURCE] = {"model": type(self).__name__, "version": __version__}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the model anew if the checkpoint was trained with other options, then restore the components."""
+        """Build the model anew if the checkpoint was trained with other options, then restore the components.
+
+        Raises:
+            ValueError: If it is a checkpoint of another model.
+        """
+        name = type(self).__name__
+        source = checkpoint.get(SOURCE, {}).get("model", name)
+        if source != name:
+            msg = f"the checkpoint is of the model {source}, not of {name}: pass --model anomalib_logic.{source}"
+            raise ValueError(msg)
         stored = self._arguments(checkpoint.get(HYPER_PARAMETERS, {}))
         self._warn_of_overridden(stored)
         wanted = {**stored, **self._own_training_options()}
@@ -64,6 +83,24 @@ class CheckpointOptions:
             components = {name: getattr(self, name) or False for name in COMPONENTS if name != "pre_processor"}
             self._become(type(self)(**wanted, **self.WITHOUT_FILES, **components))
         self._restore_components(checkpoint)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load tensors, as ``torch.nn.Module`` does.
+
+        Raises:
+            RuntimeError: If they are of another model or version; the message is one sentence.
+        """
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        except RuntimeError as error:
+            if not str(error).startswith("Error(s) in loading state_dict"):
+                raise
+            difference = " ".join(str(error).partition("\n")[2].split())
+            msg = (
+                f"the checkpoint does not fit {type(self).__name__}: it is of another model or version of this "
+                f"package; pass that model, install that version or train again ({textwrap.shorten(difference, 200)})"
+            )
+            raise RuntimeError(msg) from error
 
     def _arguments(self, hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Constructor arguments of a model with these hyper-parameters, but for files and components.
@@ -89,16 +126,15 @@ class CheckpointOptions:
 
     def _single(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments with each field of a group by itself."""
-        single = {}
+        single: dict[str, Any] = {}
         for name, default in self._defaults().items():
             single |= arguments[name] if is_dataclass(default) else {name: arguments[name]}
         return single
 
     def _given(self) -> dict[str, Any]:
         """Constructor arguments and fields of groups that are not the default, as they are in use."""
-        used, first, default = (
-            self._single(self._arguments(values)) for values in (self.hparams, self.hparams_initial, {})
-        )
+        given: tuple[Mapping[str, Any], ...] = (self.hparams, self.hparams_initial, {})
+        used, first, default = (self._single(self._arguments(values)) for values in given)
         return {name: used[name] for name in used if _plain(first[name]) != _plain(default[name])}
 
     def _own_training_options(self) -> dict[str, Any]:

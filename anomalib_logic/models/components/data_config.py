@@ -68,11 +68,12 @@ def normalization_of(pre_processor: PreProcessor | bool | None) -> Normalization
     found = list(_normalizations(getattr(pre_processor, "transform", None)))
     if not found:
         return None
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     for transform in found:
         mean = tuple(m + s * own for m, s, own in zip(mean, std, _three(transform.mean), strict=True))
         std = tuple(s * own for s, own in zip(std, _three(transform.std), strict=True))
-    return Normalization(mean, std)
+    return Normalization(_three(mean), _three(std))
 
 
 def _normalizations(transform: nn.Module | None) -> Iterator[Normalize]:

@@ -106,7 +106,7 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
 
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, and lines in the log on how far a run is."""
-        return [*super().configure_callbacks(), RunMessages()]
+        return [*super().configure_callbacks(), RunMessages()]  # type: ignore[misc]
 
     def configure_post_processor(self) -> CalibratedPostProcessor:
         """Thresholds for a false alarm rate, and scores that keep their order."""

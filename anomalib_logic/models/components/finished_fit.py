@@ -11,10 +11,12 @@ from anomalib.data import InferenceBatch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_logic._host import BeforeAnomalibModule
+
 from .training import normal_batches, training_ends, validation_batches, validation_may_be_last
 
 
-class FinishedFit:
+class FinishedFit(BeforeAnomalibModule):
     """Measure thresholds and limits with the final weights; to inherit from before ``AnomalibModule``.
 
     The last epoch of a fit is validated, also where ``check_val_every_n_epoch`` would leave it out. Where there is no

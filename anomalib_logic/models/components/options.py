@@ -50,7 +50,7 @@ def names_of(*groups: type) -> Any:
     for group in groups:
         hints = get_type_hints(group)
         annotations |= {field.name: NotRequired[hints[field.name]] for field in fields(group)}
-    return TypedDict("Options", annotations)
+    return TypedDict("Options", annotations)  # type: ignore[operator]
 
 
 def take_groups(owner: str, options: Mapping[str, Any], *groups: tuple[type[OptionGroup], Any]) -> list[Any]:

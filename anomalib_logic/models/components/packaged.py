@@ -63,7 +63,7 @@ def packaged_weights(architecture: str, like: dict[str, torch.Tensor]) -> dict[s
 def _installed(entry: PackagedFile) -> Path:
     """Path of the file, checked."""
     try:
-        path = Path(distribution(entry.package).locate_file(entry.file))
+        path = Path(str(distribution(entry.package).locate_file(entry.file)))
     except PackageNotFoundError as error:
         msg = (
             f"backbone_weights='{PACKAGED_NAME}' needs the package {entry.package}: "

@@ -25,7 +25,8 @@ class PatchFeatures(Frozen):
     A vision transformer is any timm model whose ``forward_intermediates`` gives its normed last tokens as one map, and
     whose blocks all work on that one grid: those of timm's modules ``vision_transformer`` (DINOv2, CLIP, SigLIP, ...),
     ``vision_transformer_hybrid``, ``vision_transformer_relpos``, ``vision_transformer_sam``, ``deit``, ``beit`` and
-    ``eva`` (EVA-02, DINOv3, Perception Encoder), and ``cait``, ``xcit``, ``tnt`` and ``mlp_mixer``.
+    ``eva`` (EVA-02, DINOv3, Perception Encoder), and ``cait``, ``xcit``, ``tnt`` and ``mlp_mixer``. timm's
+    ``features_only`` is for pyramids alone here: it cannot be asked for the final norm.
 
     Args:
         backbone: Name of a vision transformer of timm, or of a model with a pyramid at strides 4, 8 and 16, or
@@ -81,7 +82,7 @@ class PatchFeatures(Frozen):
             arguments.setdefault("img_size", image_size)
         reference = describe_backbone(backbone, **arguments)
         shape = _map_shape(reference, backbone, image_size)
-        self.channels, self.grid = [shape[1]], tuple(shape[2:])
+        self.channels, self.grid = [shape[1]], (shape[2], shape[3])
         self.network = create_timm_model(backbone, pre_trained and weights is None, **arguments)
         if weights is not None:
             load_weights(self.network, weights, reference)

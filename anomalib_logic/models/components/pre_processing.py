@@ -33,7 +33,7 @@ class AntialiasedResize(nn.Module):
 
     def __init__(self, size: tuple[int, int], interpolation: Filter = "bilinear") -> None:
         super().__init__()
-        self.size = tuple(size)
+        self.size = (size[0], size[1])
         self.interpolation = interpolation
 
     def extra_repr(self) -> str:

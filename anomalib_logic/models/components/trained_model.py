@@ -16,11 +16,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
+from anomalib_logic._host import BeforeAnomalibModule
+
 from .muon import muon_in_float32
 from .options import OptionGroup
 from .training import apply_default_max_epochs, normal_batches, validation_may_be_last
 
 logger = logging.getLogger(__name__)
+
+RANDOM_STATES = "random_states"  # in checkpoints
 
 Schedule = Literal["cosine", "constant"]
 Statistics = Literal["training", "validation"]
@@ -55,7 +59,7 @@ class Training(OptionGroup):
     statistics: Statistics = "training"
 
 
-class TrainedModel:
+class TrainedModel(BeforeAnomalibModule):
     """Optimiser, schedule, clipping and statistics; to inherit from before ``ModelDefaults``.
 
     The model sets ``self.model``, a :class:`.trained_network.TrainedNetwork`, and ``self.loss``, a module from the
@@ -67,6 +71,7 @@ class TrainedModel:
 
     TRAINING_OPTIONS: ClassVar[tuple[str, ...]] = ("training",)
     _measured_step = -1
+    _random_states: Mapping[str, Any] | None = None
 
     def use_training(self, training: Training) -> None:
         """Have each of the options as an attribute, such as the ``learning_rate`` that Lightning's tuner looks for."""
@@ -83,6 +88,16 @@ class TrainedModel:
         if stage == "fit":
             apply_default_max_epochs(self.trainer, self.max_epochs, self.least_steps)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the states of torch's random numbers."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RANDOM_STATES] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Find the states of torch's random numbers."""
+        super().on_load_checkpoint(checkpoint)
+        self._random_states = checkpoint.get(RANDOM_STATES)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimise what is not frozen, with the chosen schedule."""
         optimizer = timm.optim.create_optimizer_v2(
@@ -96,6 +111,7 @@ class TrainedModel:
             return optimizer
         warm_up = max(1, round(0.05 * steps))
 
+        # Not SequentialLR, whose length comes back from the checkpoint where a run goes on for more epochs.
         def factor(step: int) -> float:
             if step < warm_up:
                 return (step + 1) / warm_up
@@ -122,6 +138,17 @@ class TrainedModel:
         """Measure the channels of the backbone over the normal training images."""
         super().on_train_start()
         self._require_channels()
+        self._continue_random_numbers()
+
+    def _continue_random_numbers(self) -> None:
+        """Draw what a training that goes on would have drawn without a break: the order of images, and noise."""
+        states, self._random_states = self._random_states, None
+        if states is None or self.trainer.ckpt_path is None or self.trainer.world_size > 1:
+            return
+        torch.set_rng_state(states["cpu"].cpu())
+        if len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+        iter(self.trainer.fit_loop._data_fetcher)  # Lightning had the order drawn before this hook
 
     def on_train_epoch_start(self) -> None:
         """Collect the errors' statistics anew in each epoch."""

@@ -147,7 +147,7 @@ def _normal_loader(trainer: pl.Trainer, split: str) -> DataLoader:
 
 def _share(trainer: pl.Trainer, dataset: Dataset, loader: DataLoader) -> DataLoader:
     """Loader over this process's share of a data set, with the settings of another loader."""
-    share = Subset(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))
+    share = Subset(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))  # type: ignore[arg-type]
     return DataLoader(
         share,
         batch_size=loader.batch_size or 8,
@@ -172,6 +172,6 @@ def _without_augmentations(dataset: Dataset, trainer: pl.Trainer) -> Dataset:
     reference = getattr(datamodule, "val_data", None) or getattr(datamodule, "test_data", None)
     if not isinstance(dataset, AnomalibDataset) or not isinstance(reference, AnomalibDataset):
         return dataset
-    dataset = copy.copy(dataset)
-    dataset.augmentations = reference.augmentations
-    return dataset
+    unchanged = copy.copy(dataset)
+    unchanged.augmentations = reference.augmentations
+    return unchanged

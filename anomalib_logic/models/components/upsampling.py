@@ -4,6 +4,7 @@
 """Up-sampling of feature maps: bilinear, or FeatUp's joint bilateral up-sampler (https://arxiv.org/abs/2403.10516)."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -129,7 +130,7 @@ class JbuStage(nn.Module):
         return kernel + 0.1 * self.fixup_proj(torch.cat([kernel, guidance], dim=1))
 
 
-def _shifted(padded: torch.Tensor, size: tuple[int, int]) -> list[torch.Tensor]:
+def _shifted(padded: torch.Tensor, size: Sequence[int]) -> list[torch.Tensor]:
     """The 49 views of a padded map, row by row of the kernel."""
     height, width = size
     return [padded[:, :, dy : dy + height, dx : dx + width] for dy in range(DIAMETER) for dx in range(DIAMETER)]

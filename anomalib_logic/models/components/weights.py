@@ -5,15 +5,16 @@
 
 import hashlib
 import logging
-import os
+from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-from urllib.request import urlopen
 
 import torch
 from anomalib.utils.path import get_pretrained_weights_dir
 from safetensors.torch import load_file
 from torch import nn
+from torch.hub import download_url_to_file
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +24,11 @@ class PublishedFile(NamedTuple):
 
     Attributes:
         url: Its address.
-        sha256: Its digest; ``None`` where it is not known: then it is only printed.
-        size: Its size in bytes, where that is known.
+        sha256: Its digest; ``None`` where it is not known: then that of the downloaded file is only printed.
     """
 
     url: str
     sha256: str | None = None
-    size: int | None = None
 
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything"
@@ -38,7 +37,6 @@ PUBLISHED = {
     "sam_vit_h": PublishedFile(
         f"{_SAM}/sam_vit_h_4b8939.pth",
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        2_564_550_879,
     ),
     "sam_vit_l": PublishedFile(
         f"{_SAM}/sam_vit_l_0b3195.pth",
@@ -47,12 +45,10 @@ PUBLISHED = {
     "sam_vit_b": PublishedFile(
         f"{_SAM}/sam_vit_b_01ec64.pth",
         "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        375_042_383,
     ),
     "mobile_sam": PublishedFile(
         "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-        40_728_226,
     ),
     "featup_dinov2": PublishedFile(
         f"{_FEATUP}/dinov2_jbu_stack_cocostuff.ckpt",
@@ -72,60 +68,43 @@ def published_weights(name: str) -> Path:
         Path of the file.
 
     Raises:
-        RuntimeError: If the download fails, or size or digest are others than the published ones.
+        RuntimeError: If the download fails, or the digest is another one than the published one.
     """
     file = PUBLISHED[name]
     path = get_pretrained_weights_dir() / name / file.url.rsplit("/", 1)[-1]
     if not path.is_file():
         _download(name, file, path)
-    elif difference := _difference(name, file, path):
-        msg = f"{path} is not the published file '{name}': {difference}; delete it to download it anew"
+    elif file.sha256 is not None and (digest := digest_of(path)) != file.sha256:
+        msg = (
+            f"{path} is not the published file '{name}' (SHA-256 {digest}, expected {file.sha256}): "
+            "delete it to download it anew"
+        )
         raise RuntimeError(msg)
     return path
 
 
 def _download(name: str, file: PublishedFile, path: Path) -> None:
-    """Download beside the path, and move into place what is complete and the published file."""
+    """Download a file; what is incomplete or another file does not get to the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     logger.info("downloading %s to %s", file.url, path)
     remedy = f"download the file on another machine and put it at {path}, or pass its path as an argument"
     try:
-        _fetch(file.url, part)
-        if difference := _difference(name, file, part):
-            msg = f"{file.url} is not the published file '{name}': {difference}; {remedy}"
-            raise RuntimeError(msg)
-        part.replace(path)
-    except OSError as error:
+        download_url_to_file(file.url, str(path), file.sha256)
+    except (OSError, HTTPException, RuntimeError) as error:
         msg = f"could not download the weights '{name}' from {file.url} ({error}): {remedy}"
         raise RuntimeError(msg) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _fetch(url: str, part: Path) -> None:
-    with urlopen(url, timeout=60) as source, part.open("wb") as target:
-        length = source.headers.get("Content-Length")
-        while block := source.read(1 << 20):
-            target.write(block)
-    size = part.stat().st_size
-    if length is not None and size != int(length):
-        msg = f"it was cut short: {size} of {length} bytes"
-        raise OSError(msg)
-
-
-def _difference(name: str, file: PublishedFile, path: Path) -> str | None:
-    """Say how a file differs from the published one, if it does."""
-    size, digest = path.stat().st_size, digest_of(path)
     if file.sha256 is None:
-        logger.warning("no digest is published for '%s'; this file's SHA-256 is %s", name, digest)
-    if file.sha256 in (None, digest) and file.size in (None, size):
-        return None
-    return f"it has {size} bytes and SHA-256 {digest}, expected {file.sha256 or 'any'}"
+        logger.warning("no digest is published for '%s'; this file's SHA-256 is %s", name, digest_of(path))
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal; computed once in a process while the file's size and time stay the same."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, time: int) -> str:
     hasher = hashlib.sha256()
     with path.open("rb") as content:
         while block := content.read(1 << 20):

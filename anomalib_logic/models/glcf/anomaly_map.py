@@ -68,10 +68,15 @@ class AnomalyMapGenerator(MapFusion):
         pairs = []
         for index in self.used:
             branch, scale = divmod(index, len(self.scales))
-            pairs.append([maps[scale] for maps in branches[branch]])
-        return [position_distance(first.float(), second.float(), self.distance) for first, second in pairs]
+            pairs.append([maps[scale] for maps in branches[branch]])  # type: ignore[index]
+        return [
+            position_distance(first.float(), second.float(), self.distance)  # type: ignore[union-attr]
+            for first, second in pairs
+        ]
 
-    def forward(self, errors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(  # type: ignore[override]
+        self, errors: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalise, fuse and smooth (equations 6 and 7).
 
         Args:

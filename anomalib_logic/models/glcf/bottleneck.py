@@ -101,7 +101,7 @@ class SemanticAggregation(nn.Module):
             return None, self.patch_decoder(patches)
         if self.structure != "ps":
             fresh = (self.decoder_tokens + self.position).expand(patches.shape[0], -1, -1)
-            semantic = torch.cat([semantic, fresh], dim=1)
+            semantic = torch.cat([semantic, fresh], dim=1)  # type: ignore[assignment]
         decoded = self.global_decoder(semantic)[:, -self.length :]
         return decoded, self.patch_decoder(patches)
 

@@ -78,7 +78,7 @@ class Glcf(TrainedModel, ModelDefaults, AnomalibModule):
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
-        **options: Unpack[Options],
+        **options: Unpack[Options],  # type: ignore[misc, valid-type]
     ) -> None:
         networks, scoring, training = take_groups(
             "Glcf", options, (GlcfNetworks, networks), (GlcfScoring, scoring), (GlcfTraining, training)

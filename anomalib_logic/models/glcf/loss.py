@@ -55,9 +55,9 @@ class GlcfLoss(nn.Module):
             "local": (local_estimate, features),
             "global": (global_estimate, correspondence),
         }
-        terms = {name: self._sum(*pair) for name, pair in pairs.items() if pair[0] is not None}
-        total = sum(self.weights[name] * term for name, term in terms.items())
-        return {"loss": total, **{f"loss_{name}": term for name, term in terms.items()}}
+        terms = {name: self._sum(*pair) for name, pair in pairs.items() if pair[0] is not None}  # type: ignore[arg-type]
+        weighted = [self.weights[name] * term for name, term in terms.items()]
+        return {"loss": sum(weighted[1:], weighted[0]), **{f"loss_{name}": term for name, term in terms.items()}}
 
     def _sum(self, first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack([self._discrepancy(a, b) for a, b in zip(first, second, strict=True)]).sum()

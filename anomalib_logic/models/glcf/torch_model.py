@@ -106,7 +106,7 @@ class GlcfModel(TrainedNetwork):
             self.bottleneck.freeze_global()
 
     @property
-    def normalization(self) -> MapNormalization:
+    def normalization(self) -> MapNormalization:  # type: ignore[override]
         """Statistics of the error maps."""
         return self.anomaly_map_generator.normalization
 

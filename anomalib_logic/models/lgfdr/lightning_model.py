@@ -66,7 +66,7 @@ class Lgfdr(TrainedModel, ModelDefaults, AnomalibModule):
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
-        **options: Unpack[Options],
+        **options: Unpack[Options],  # type: ignore[misc, valid-type]
     ) -> None:
         networks, scoring, training = take_groups(
             "Lgfdr", options, (LgfdrNetworks, networks), (LgfdrScoring, scoring), (LgfdrTraining, training)

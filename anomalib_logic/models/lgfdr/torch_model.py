@@ -132,10 +132,10 @@ class LgfdrModel(TrainedNetwork):
         both = [None if tower is None else tower(noisy) for tower in (self.local_tower, self.global_tower)]
         there = [reconstruction for reconstruction in both if reconstruction is not None]
         fused = torch.stack(there).mean(dim=0) if self.head is None else self.head(*there)
-        return LgfdrMaps(features, *both, fused)
+        return LgfdrMaps(features, both[0], both[1], fused)
 
     def _add_noise(self, features: torch.Tensor) -> torch.Tensor:
-        level = self.noise
+        level: float | torch.Tensor = self.noise
         if self.noise_kind == "varied":
             level = 2 * level * torch.rand_like(features[:, :1, :1, :1])
         return features + level * torch.randn_like(features)

@@ -28,7 +28,6 @@ from .descriptor import ObjectDescriptor
 from .frames import bounding_boxes, crop, crop_own
 from .objects import ClusterSegments
 from .options import SamLadBank, SamLadMatching, SamLadSegmentation
-from .segment_anything import SegmentAnything
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +118,7 @@ class Encoder(nn.Module):
         if s.objects == "cluster":
             self.objects = ClusterSegments(self.fine_channels, s.max_objects, s.clusters, s.area_range)
         else:
-            kind = s.objects.removeprefix("sam_")
-            self.objects = SegmentAnything(
-                kind, sam_checkpoint, pre_trained, s.sam_size, s.sam_points, s.max_objects, s.area_range
-            )
+            self.objects = _segment_anything(s, sam_checkpoint, pre_trained)
         self.descriptor = ObjectDescriptor(self.fine_channels, matching.descriptor)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1))
@@ -206,3 +202,21 @@ class Encoder(nn.Module):
 
 def _join(scales: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
     return torch.cat([resize(m, size) for m in scales], dim=1)
+
+
+def _segment_anything(options: SamLadSegmentation, checkpoint: str | Path | None, pre_trained: bool) -> nn.Module:
+    """Segment Anything, whose package is an extra."""
+    try:
+        from .segment_anything import SegmentAnything
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "segment_anything":
+            raise
+        msg = (
+            f"objects='{options.objects}' needs the package segment-anything: pip install 'anomalib-logic[sam]', "
+            "or choose objects='cluster'"
+        )
+        raise ImportError(msg) from error
+    kind = options.objects.removeprefix("sam_")
+    return SegmentAnything(
+        kind, checkpoint, pre_trained, options.sam_size, options.sam_points, options.max_objects, options.area_range
+    )

@@ -93,7 +93,7 @@ def explain(compared: Comparison, distances: torch.Tensor, scores: torch.Tensor)
             reference=int(nearest[i]),
             pictures=torch.stack([query["picture"][i], pictures[i]]),
         )
-        explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))
+        explanations.append(Explanation(*(v.cpu() if isinstance(v, torch.Tensor) else v for v in explanation)))  # type: ignore[arg-type]
     return explanations
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from typing_extensions import Unpack
 
+from anomalib_logic.models.components.checkpoint_options import SOURCE
 from anomalib_logic.models.components.data_config import Normalization, normalization_of
 from anomalib_logic.models.components.defaults import ModelDefaults
 from anomalib_logic.models.components.options import names_of, take_groups
@@ -121,7 +122,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
-        **options: Unpack[Options],
+        **options: Unpack[Options],  # type: ignore[misc, valid-type]
     ) -> None:
         segmentation, matching, bank, scoring = take_groups(
             "SamLad",
@@ -212,7 +213,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse checkpoints of versions whose bank had other fields."""
-        if not any(name.startswith("model.scores.") for name in checkpoint["state_dict"]):
+        own = checkpoint.get(SOURCE, {}).get("model", "SamLad") == "SamLad"
+        if own and not any(name.startswith("model.scores.") for name in checkpoint["state_dict"]):
             msg = "the checkpoint is of a version of SamLad whose bank had other fields: fit the model again"
             raise ValueError(msg)
         super().on_load_checkpoint(checkpoint)
@@ -241,7 +243,9 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         Returns:
             Number of normal images, and the first of them, normalised.
         """
-        encoder, images, features, number = self.model.encoder, [], [], 0
+        encoder, number = self.model.encoder, 0
+        images: list[torch.Tensor] = []
+        features: list[list[torch.Tensor]] = []
         encoder.standardization.reset()
         size = 4 * sum(encoder.backbone.channels) * encoder.grid[0] * encoder.grid[1]
         sample = min(SAMPLE, -(-SAMPLE_BYTES // size))

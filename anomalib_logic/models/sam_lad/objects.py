@@ -4,7 +4,7 @@
 """Object proposals: their interface, connected regions, calibration of areas, and segments from clustered features."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -146,7 +146,7 @@ class ClusterSegments(nn.Module):
         channels: int,
         slots: int = 16,
         clusters: int | None = None,
-        area_range: tuple[float, float] | None = None,
+        area_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.slots = slots
@@ -201,6 +201,7 @@ class ClusterSegments(nn.Module):
             # Of equally good ones the finest: with few clusters, compartments pass for the objects in them.
             if best is None or cost <= best[0] + 1e-6:
                 best = (cost, number, self.centroids.clone(), self.foreground.clone(), least, largest)
+        assert best is not None  # there is at least one number of clusters
         _, number, centroids, foreground, least, largest = best
         self.centroids.copy_(centroids)
         self.foreground.copy_(foreground)

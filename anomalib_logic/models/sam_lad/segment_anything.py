@@ -223,7 +223,7 @@ class SegmentAnything(Frozen):
             logits = logits[..., : inner[0], : inner[1]]
             logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
             certain, possible = ((logits > offset).float().sum(dim=(2, 3)) for offset in (1.0, -1.0))
-            masks.append((resize((logits > 0).float(), tuple(size)) > 0.5).float())
+            masks.append((resize((logits > 0).float(), (size[0], size[1])) > 0.5).float())
             ious.append(iou)
             stabilities.append(certain / possible.clamp_min(1))
         return torch.cat(masks, dim=1), torch.cat(ious, dim=1), torch.cat(stabilities, dim=1)

@@ -251,8 +251,8 @@ class SamLadModel(nn.Module):
         everything = torch.arange(len(self.bank), device=self.bank.key.device)
         others = min(2, len(everything) - 1)
         nearest = torch.cat([self.bank.search(self.bank.key[i], others, i) for i in everything.split(64)])
-        fields = (self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid"))
-        self.matching.calibrate(*fields, nearest)
+        descriptors, boxes, valid = (self.bank.get(name, everything) for name in ("descriptors", "boxes", "valid"))
+        self.matching.calibrate(descriptors, boxes, valid, nearest)
 
     def _calibrate_scores(self) -> None:
         """Learn what is usual, from normal images that are compared with all others."""

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import hashlib
-import io
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ def published(tmp_path, monkeypatch):
     torch.save({"weight": torch.arange(3.0)}, source)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     monkeypatch.setattr(weights, "get_pretrained_weights_dir", lambda: tmp_path / "cache")
-    file = PublishedFile(source.as_uri(), digest, source.stat().st_size)
+    file = PublishedFile(source.as_uri(), digest)
     monkeypatch.setitem(weights.PUBLISHED, "small", file)
     return source
 
@@ -42,20 +41,34 @@ def cached_files(tmp_path):
     return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_download_cut_short_is_refused_and_leaves_nothing(published, tmp_path, monkeypatch):
-    class CutShort(io.BytesIO):
-        headers = {"Content-Length": "5"}
-
-    monkeypatch.setattr(weights, "urlopen", lambda *args, **kwargs: CutShort(b"abc"))
-    monkeypatch.setitem(weights.PUBLISHED, "small", PublishedFile(published.as_uri()))
-    with pytest.raises(RuntimeError, match="it was cut short: 3 of 5 bytes"):
+def test_download_cut_short_is_refused_and_leaves_nothing(published, tmp_path):
+    published.write_bytes(published.read_bytes()[:-10])
+    with pytest.raises(RuntimeError, match=r"invalid hash value.*put it at .*small\.pth"):
         published_weights("small")
     assert not cached_files(tmp_path)
 
 
+def test_download_cut_short_without_a_published_digest_is_refused_when_it_is_read(published, monkeypatch):
+    monkeypatch.setitem(weights.PUBLISHED, "small", PublishedFile(published.as_uri()))
+    published.write_bytes(published.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"argument file .*small\.pth cannot be read as a PyTorch state dict"):
+        read_state_dict(published_weights("small"), "argument")
+
+
+def test_file_is_hashed_once_as_long_as_it_stays_the_same(published, monkeypatch):
+    path, hashed = published_weights("small"), []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(weights.hashlib, "sha256", lambda *args: hashed.append(1) or sha256(*args))
+    assert [published_weights("small") for _ in range(3)] == [path] * 3
+    assert len(hashed) == 1
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(RuntimeError, match="is not the published file 'small'"):
+        published_weights("small")
+
+
 def test_download_of_another_file_is_refused_and_leaves_nothing(published, tmp_path):
     published.write_bytes(b"another file")
-    with pytest.raises(RuntimeError, match=r"is not the published file 'small'.*put it at .*small\.pth"):
+    with pytest.raises(RuntimeError, match=r"invalid hash value.*put it at .*small\.pth"):
         published_weights("small")
     assert not cached_files(tmp_path)
 

@@ -33,7 +33,7 @@ class Anywhere(Score):
     def __init__(self, side: int, fine: bool, patches: int) -> None:
         super().__init__(side)
         self.field = "scene" if fine else "coarse"
-        self.IMAGES = {self.field: torch.half}
+        self.IMAGES = {self.field: torch.half}  # type: ignore[misc]
         self.most = patches
         self.register_buffer("patches", torch.empty(0))
         self.register_buffer("substitutes", torch.empty(0))

@@ -43,6 +43,7 @@ class Place(Score):
     def measure(self, compared: Comparison) -> Measured:
         """Distance of each window."""
         squared = compared.places
+        assert squared is not None  # this score asks for them
         if self.nearest is not None:
             nearest = squared.mean(dim=(2, 3)).topk(min(self.nearest, squared.shape[1]), largest=False).indices
             squared = squared.gather(1, nearest[..., None, None].expand(-1, -1, *squared.shape[2:]))

@@ -49,12 +49,18 @@ def test_literal_dcga_is_equation_8_for_one_image(objects):
     torch.testing.assert_close(result, F.normalize(expected, dim=1))
 
 
-def test_literal_dcga_of_an_object_does_not_hold_the_object_itself(objects):
-    features, masks, valid = objects
+def test_dcga_holds_the_object_itself_and_to_the_letter_it_does_not():
+    features = torch.rand(1, 2, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    masks, valid = torch.ones(1, 2, 5, 5), torch.ones(1, 2, dtype=torch.bool)
     changed = features.clone()
-    changed[1, 0] = changed[1, 0].flip(0)
-    adjacency_free = [ObjectDescriptor(6, m)(x, masks, valid)[1, 0] for m in ("dcga",) for x in (features, changed)]
-    assert not torch.allclose(*adjacency_free, atol=1e-3)
+    changed[0, 0, 0] += 2  # the first of two objects, whose only other one has all the weight
+
+    def difference(method):
+        first, second = (ObjectDescriptor(6, method)(x, masks, valid)[0, 0] for x in (features, changed))
+        return (first - second).abs().max()
+
+    assert difference("dcga_literal") < 1e-5
+    assert difference("dcga") > 1e-2
 
 
 @pytest.mark.parametrize("method", get_args(Descriptor))

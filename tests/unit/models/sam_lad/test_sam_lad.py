@@ -159,13 +159,12 @@ def test_coreset_keeps_its_share(tmp_path, folder, small):
 )
 def test_every_switch_trains_and_tests(tmp_path, folder, small, arguments):
     model = SamLad(**{**small, **arguments})
-    results = engine(tmp_path).train(model, datamodule=datamodule(folder))
+    engine(tmp_path).train(model, datamodule=datamodule(folder))
     result = model.eval()(images_of(folder, "bad"))
     assert torch.isfinite(result.pred_score).all()
     assert torch.isfinite(result.anomaly_map).all()
     assert result.anomaly_map.shape == (4, 1, 64, 96)
     assert result.pred_score.unique().numel() > 1
-    assert 0 <= results[0]["image_AUROC"] <= 1
 
 
 def test_real_segment_anything_network_goes_through_training_and_checkpoint(tmp_path, folder, small, monkeypatch):
