@@ -3,8 +3,8 @@
 
 """Speed of exported models beside torch and beside Anomalib's models, from one run on one machine.
 
-    python tests/benchmarks/export_speed.py
-    python tests/benchmarks/export_speed.py --device cuda --providers CUDAExecutionProvider --batches 1 8 32
+    python benchmarks/export_speed.py
+    python benchmarks/export_speed.py --device cuda --providers CUDAExecutionProvider --batches 1 8 32
 
 prints, for each model and runtime, milliseconds an image at batch 1, images a second in batches, and the ratio to torch
 eager. Weights are random, which does not change the time; PatchCore's bank has as many features as 10% of 80 images

@@ -3,8 +3,8 @@
 
 """What thresholds from normal images are worth: F1 beside the best of any threshold, and false alarms on new images.
 
-    python tests/benchmarks/thresholds.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
-    python tests/benchmarks/thresholds.py --root parts --weights FILE --backbone tf_efficientnet_lite0
+    python benchmarks/thresholds.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
+    python benchmarks/thresholds.py --root parts --weights FILE --backbone tf_efficientnet_lite0
 
 A folder of ``--root`` is a category in MVTec LOCO's layout, or has the folders ``good`` and ``bad``: then two thirds of
 the good images train. Prints a Markdown table; predictions are those of ``engine.predict``.

@@ -3,7 +3,7 @@
 
 """Time ``import anomalib`` and what ``import anomalib_logic`` adds, each in fresh processes.
 
-    python tests/benchmarks/import_time.py [--runs 5]
+    python benchmarks/import_time.py [--runs 5]
 
 Two comparisons, side by side: the bare imports, and the imports with everything that training loads.
 """

@@ -3,7 +3,7 @@
 
 """How exported models differ from torch: model x format x device that was really run x batch 1 and 4.
 
-    python tests/benchmarks/export_parity.py --root SCENES --category pin_grid --weights mobilenetv2_100.safetensors
+    python benchmarks/export_parity.py --root SCENES --category pin_grid --weights mobilenetv2_100.safetensors
 
 trains the models on a category in MVTec LOCO's layout, exports them through Anomalib's engine, and prints a table in
 Markdown. In single precision a difference beyond the tolerance stops it. Compressed files and bf16 (--compressed) are
