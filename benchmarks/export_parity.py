@@ -19,9 +19,10 @@ from pathlib import Path
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning import seed_everything
-from settings import BACKBONE, BACKBONE_ARGS, NARROW
+from settings import BACKBONE, BACKBONE_ARGS
 
 from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
+from anomalib_logic.benchmark.models import NARROW
 from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, Runner, TorchRunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.export.verification import FULL_PRECISION, file_size, image_auroc

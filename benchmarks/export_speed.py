@@ -27,10 +27,11 @@ from anomalib.models import AnomalibModule, EfficientAd, Patchcore, ReverseDisti
 from lightning import seed_everything
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
-from settings import BACKBONE, NARROW
+from settings import BACKBONE
 from torch import nn
 
 from anomalib_logic import Glcf, Lgfdr, SamLad
+from anomalib_logic.benchmark.models import NARROW
 from anomalib_logic.export import OnnxRunner, OpenVINORunner, VerifiedExport
 from anomalib_logic.export.quantization import layers_to_quantize
 from anomalib_logic.models.sam_lad.segment_anything import SegmentAnything

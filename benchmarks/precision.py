@@ -20,9 +20,9 @@ from pathlib import Path
 
 import timm
 import torch
-from settings import NARROW
 
 from anomalib_logic import Glcf
+from anomalib_logic.benchmark.models import NARROW
 from anomalib_logic.models.components.muon import muon_in_float32
 
 UNITS = ("avx512_bf16", "amx_bf16")

@@ -132,11 +132,16 @@ def model_fields(args: argparse.Namespace, model: str) -> dict[str, object]:
             msg = f"there is no configuration file {model}"
             raise FileNotFoundError(msg)
         own = {"backbone": "its own", "weights": "", "image_size": 0, "config": digest_of_text(file.read_bytes())}
-        return {**fields, "row": args.name or file.stem, "model": file.stem, **own}
+        return {**fields, "row": args.name or config_name(model), "model": config_name(model), **own}
     if model not in (*OURS, *PEERS):
         msg = f"model must be one of {', '.join((*OURS, *PEERS))} or a configuration file (.yaml), got '{model}'"
         raise ValueError(msg)
     return {**fields, "backbone": "its own", "weights": ""} if model in OWN_BACKBONE else fields
+
+
+def config_name(file: str) -> str:
+    """Name of a configuration file: its folder and its name, as far as they are given."""
+    return "/".join(Path(file).with_suffix("").parts[-2:])
 
 
 def options_of(text: str) -> dict[str, object]:
@@ -192,11 +197,13 @@ def run(jobs: Sequence[Job], args: argparse.Namespace, console: Console) -> bool
     """Run the jobs and show how far it is; returns whether one failed."""
     waiting = [job for job in jobs if not is_done(args.output, job)]
     if not args.report:
-        console.print(f"{len(jobs)} jobs, {len(jobs) - len(waiting)} of them done before; results in {args.output}")
+        count = f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
+        before = len(jobs) - len(waiting)
+        console.print(f"{count}, {before} of them done before; results in {args.output}", soft_wrap=True)
     if not waiting:
         return False
     results = read_results(args.output)
-    files = {Path(model).stem: model for model in args.models or ()}
+    files = {config_name(model): model for model in args.models or () if model.endswith((".yaml", ".yml"))}
     failed = []
 
     def place_of(job: Job) -> Place:

@@ -30,6 +30,7 @@ from anomalib.models import (
     get_model,
 )
 from jsonargparse import ArgumentParser
+from timm.models import FeatureInfo
 from torch import nn
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
@@ -76,8 +77,12 @@ class Backbone(NamedTuple):
 
     def layers(self, *strides: int) -> list[int]:
         """Indices of the pyramid's maps with the given strides."""
-        reductions = timm.create_model(self.name, features_only=True).feature_info.reduction()
+        reductions = self.info().reduction()
         return [reductions.index(stride) for stride in strides]
+
+    def info(self) -> FeatureInfo:
+        """Description of the pyramid by timm."""
+        return timm.create_model(self.name, features_only=True).feature_info
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ def _ours(model: type[AnomalibModule], settings: Mapping[str, Any]) -> Callable[
 
 
 def _padim(backbone: Backbone, image_size: int, options: Mapping[str, Any]) -> AnomalibModule:
-    arguments = {"layers": backbone.layers(4, 8, 16), "n_features": 60, **_peer(backbone, image_size), **options}
+    layers = backbone.layers(4, 8, 16)
+    features = min(60, sum(backbone.info().channels(i) for i in layers))
+    arguments = {"layers": layers, "n_features": features, **_peer(backbone, image_size), **options}
     model = Padim(backbone.name, **arguments)
     backbone.load(model.model.feature_extractor.feature_extractor)
     return model
@@ -185,7 +192,7 @@ def _for_steps(number: int) -> dict[str, Any]:
 MODELS: dict[str, Recipe] = {
     "glcf": Recipe(_ours(Glcf, GLCF), for_epochs(90), shift=7),
     "lgfdr": Recipe(_ours(Lgfdr, {}), for_epochs(32)),
-    "samlad": Recipe(_ours(SamLad, SAM_LAD)),
+    "sam_lad": Recipe(_ours(SamLad, SAM_LAD)),
     "patchcore": Recipe(_patchcore),
     "padim": Recipe(_padim),
     "efficient_ad": Recipe(_without_backbone(EfficientAd, least_size=256), _for_steps(70_000), batch=1),

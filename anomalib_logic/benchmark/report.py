@@ -205,7 +205,8 @@ def published_table(suite: str, done: Sequence[Result]) -> str:
         ours = []
         for setting in unique(done, setting_of):
             own = [result for result in done if setting_of(result) == setting]
-            if own[0]["job"]["model"] != one.model or not all(one.figure in result["figures"] for result in own):
+            model = own[0]["job"]["model"].rpartition("/")[2]  # of a configuration file in a folder, its own name
+            if model != one.model or not all(one.figure in result["figures"] for result in own):
                 continue
             if one.category == MEAN:
                 text = over_seeds(own, complete_seeds(done, own), one.figure)
@@ -239,8 +240,8 @@ def figure_columns(done: Sequence[Result]) -> list[tuple[str, list[str]]]:
         names = [f"{name}_{kind}" for kind in kinds]
         names = names if all(any(one in result["figures"] for result in done) for one in names) else []
         if any(name in result["figures"] for result in done):
-            shown = f"{title}, {' / '.join([*kinds, 'mean' if names else ''])}" if names else title
-            columns.append((shown.removesuffix(" / "), [*names, name]))
+            whole = MEAN if SUITES[done[0]["job"]["suite"]].mean_over_kinds else "all"
+            columns.append((f"{title}, {' / '.join([*kinds, whole])}" if names else title, [*names, name]))
     return columns
 
 

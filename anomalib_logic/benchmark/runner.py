@@ -21,6 +21,7 @@ from .jobs import Job, Place, Result, failure, is_done, read_result, write_resul
 ERROR_LENGTH = 400
 # glibc gives PatchCore's large temporary arrays back to the system only with these
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+QUIET = {"PYTHONWARNINGS": "ignore::FutureWarning"}  # libraries about themselves, when they are imported
 
 Watcher = Callable[[int, Job, Result], None]
 
@@ -33,7 +34,7 @@ def run_jobs(jobs: Sequence[Job], place_of: Callable[[Job], Place], after: Watch
         place_of: Where a job runs.
         after: Called after each job with its index, the job and its result.
     """
-    for name, value in MALLOC.items():
+    for name, value in {**MALLOC, **QUIET}.items():
         os.environ.setdefault(name, value)
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
 
-OURS = ("glcf", "lgfdr", "samlad")
+OURS = ("glcf", "lgfdr", "sam_lad")
 QUICK = (*OURS, "patchcore", "padim")
 PEERS = (
     "patchcore",
@@ -30,7 +30,7 @@ PEERS = (
     "ganomaly",
 )
 OWN_BACKBONE = ("efficient_ad", "dinomaly", "draem", "ganomaly")  # they take no other
-UNTRAINED = ("samlad", "patchcore", "padim")  # a number of epochs says nothing about them
+UNTRAINED = ("sam_lad", "patchcore", "padim")  # a number of epochs says nothing about them
 SCENES = ("tablet_blister", "component_tray", "vial_rack", "wire_plug", "pellet_dish")
 LOCO = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
 MVTEC_TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -78,9 +78,9 @@ class Suite:
 
 def _quick(root: Path, category: str, seed: int, **loading: Any) -> AnomalibDataModule:
     if category == "digits":
-        numbers = {"train_images": 60, "val_images": 20, "test_images": 20, "anomalies_per_defect": 6}
+        numbers = {"train_images": 40, "val_images": 12, "test_images": 12, "anomalies_per_defect": 4}
         return _digits(root, category, seed, image_size=128, **numbers, **loading)
-    numbers = {"train_images": 40, "val_images": 10, "test_images": 20, "anomalies_per_defect": 4}
+    numbers = {"train_images": 24, "val_images": 8, "test_images": 12, "anomalies_per_defect": 2}
     return _scenes(root, category, seed, **numbers, **loading)
 
 
@@ -138,7 +138,7 @@ SUITES = {
         models=QUICK,
         seeds=(0, 1),
         image_size=128,
-        epochs={"glcf": 30, "lgfdr": 16},
+        epochs={"glcf": 15, "lgfdr": 8},
     ),
     "scenes": Suite(
         "LocoScenes: five rendered scenes with a rule, logical and structural anomalies",
