@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -68,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     console = Console()
     try:
+        if args.plots:
+            require_matplotlib()
         jobs = [] if args.report else jobs_of(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
@@ -79,6 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     write_reports(args, console)
     return 1 if failed else 0
+
+
+def require_matplotlib() -> None:
+    """Raise ``ModuleNotFoundError`` before hours of work rather than after them."""
+    if find_spec("matplotlib") is None:
+        msg = "--plots needs matplotlib: pip install 'anomalib-logic[plots]'"
+        raise ModuleNotFoundError(msg)
 
 
 def jobs_of(args: argparse.Namespace) -> list[Job]:

@@ -17,6 +17,7 @@ from .jobs import DONE, Result
 from .report import FIGURES, complete_seeds, label, of, setting_of, shown_kinds, unique
 
 if TYPE_CHECKING:
+    from anomalib.loggers.base import ImageLoggerBase
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -26,27 +27,24 @@ TILE = (192, 192)
 COLUMNS = 6  # of a gallery, three for each image
 GALLERY = 12  # images
 BINS = 24
+GRID_COLUMNS = 4
 COLORS = {"good": "tab:green", "logical": "tab:orange", "structural": "tab:red"}
 
 
-def draw_plots(results: Sequence[Result], folder: Path) -> list[Path]:
+def draw_plots(results: Sequence[Result], folder: Path, logger: ImageLoggerBase | None = None) -> list[Path]:
     """Draw all plots of a suite as PNG files.
 
     Args:
         results: Results of the suite.
         folder: Where the files go.
+        logger: One of Anomalib's loggers, such as ``anomalib.loggers.AnomalibTensorBoardLogger``, that gets the figures
+            as well.
 
     Returns:
         The files.
-
-    Raises:
-        ModuleNotFoundError: If matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError as error:
-        msg = "plots need matplotlib: pip install 'anomalib-logic[plots]'"
-        raise ModuleNotFoundError(msg, name=error.name) from error
+    import matplotlib as mpl
+
     mpl.use("agg")
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -54,7 +52,8 @@ def draw_plots(results: Sequence[Result], folder: Path) -> list[Path]:
     for name, figure in figures(done):
         files.append(folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.png")
         figure.savefig(files[-1], dpi=100)
-        figure.clear()
+        if logger is not None:
+            logger.add_image(figure, name=name, global_step=0)
     return files
 
 
@@ -71,12 +70,17 @@ def figures(done: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
 
 
 def grid(results: Sequence[Result], draw: Callable[[Result, Axes], None]) -> Figure:
-    """One plot beside the other, one for each result."""
+    """One plot for each result, in rows."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(results), 3), layout="constrained")
-    for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
+    columns = min(len(results), GRID_COLUMNS)
+    rows = -(-len(results) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, result in zip(places, results, strict=False):
         draw(result, axes)
+    for axes in places[len(results) :]:
+        axes.set_axis_off()
     return figure
 
 
@@ -116,16 +120,18 @@ def draw_bars(done: Sequence[Result]) -> Figure:
     figure = Figure(figsize=(7 * len(titles), 1 + 0.4 * len(unique(done, setting_of))), layout="constrained")
     for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         names = [f"{title}_{kind}" for kind in kinds] or [title]
+        labels = kinds or ["all"]
         for place, name in enumerate(names):
             rows, means, errors = bars_of(done, name)
             height = 0.8 / len(names)
             places = [row - 0.4 + height * (place + 0.5) for row in range(len(rows))]
             color = COLORS.get(name.rpartition("_")[2])
-            axes.barh(places, means, height, xerr=list(zip(*errors, strict=True)), label=name, color=color)
+            axes.barh(places, means, height, xerr=list(zip(*errors, strict=True)), label=labels[place], color=color)
             axes.set_yticks(range(len(rows)), rows)
         axes.invert_yaxis()
         axes.set(title=FIGURES[title], xlim=(0, 1))
-        axes.legend(loc="lower left")
+    if kinds:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
     return figure
 
 

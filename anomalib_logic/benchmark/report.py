@@ -276,7 +276,7 @@ def published() -> list[Published]:
 
 def label(setting: Setting) -> str:
     """Name of a row."""
-    trial = f", {setting.epochs} epochs" if setting.epochs else ""
+    trial = f", {setting.epochs} epoch{'s' if setting.epochs > 1 else ''}" if setting.epochs else ""
     return setting.row + trial + (f", {setting.limit} images at most" if setting.limit else "")
 
 
