@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.plots:
             require_matplotlib()
+        read_results(args.output)  # raises if a file is broken
         jobs = [] if args.report else jobs_of(args)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -100,6 +101,9 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     """
     suite = SUITES[args.suite]
     models = tuple(args.models or suite.models)
+    if len(set(map(config_name, models))) < len(models):
+        msg = f"two models have the same name in --models {' '.join(models)}; rename a file, or run them one by one"
+        raise ValueError(msg)
     if args.name and len(models) > 1:
         msg = f"--name names one model, but there are {len(models)}; pass one with --models"
         raise ValueError(msg)

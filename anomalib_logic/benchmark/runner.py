@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
@@ -22,6 +23,8 @@ ERROR_LENGTH = 400
 # glibc gives PatchCore's large temporary arrays back to the system only with these
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
 QUIET = {"PYTHONWARNINGS": "ignore::FutureWarning"}  # libraries about themselves, when they are imported
+
+OF_DOWNLOADS = ("URLError", "LocalEntryNotFoundError", "HfHubHTTPError", "RequestException")  # of several libraries
 
 Watcher = Callable[[int, Job, Result], None]
 
@@ -47,7 +50,10 @@ def run_jobs(jobs: Sequence[Job], place_of: Callable[[Job], Place], after: Watch
             path.unlink(missing_ok=True)
             process = context.Process(target=work, args=(job, place), daemon=True)
             process.start()
-            process.join()
+            try:
+                process.join()
+            finally:  # also if the user interrupts
+                process.kill()
             if not path.exists():
                 write_result(place.output, job, failure(death(process.exitcode)))
         after(index, job, read_result(path))
@@ -63,6 +69,7 @@ def death(code: int | None) -> str:
 def work(job: Job, place: Place) -> None:
     """Run a job in this process and write its result; what libraries print goes to a file beside it."""
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else Lightning may take it as the end of training
     log = (place.output / job.path).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -86,6 +93,8 @@ def one_line(error: Exception) -> str:
     """What an error says, in one line without the paths of this machine's folders."""
     text = " ".join(f"{type(error).__name__}: {sentence(error)}".split())
     text = text.replace(str(Path.cwd()), ".").replace(str(Path.home()), "~")
+    if any(kind.__name__ in OF_DOWNLOADS for kind in type(error).__mro__):
+        text = f"a download that the model or its data needs failed: {text}"
     return text if len(text) <= ERROR_LENGTH else f"{text[:ERROR_LENGTH]} ..."
 
 

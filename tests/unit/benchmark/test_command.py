@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+from urllib.error import URLError
+
 import pytest
 
 from anomalib_logic.benchmark.__main__ import jobs_of, main, parser
@@ -22,6 +24,8 @@ def jobs(*arguments: str) -> list:
         (["scenes", "--options", "noise=0"], "--options must be a JSON object"),
         (["scenes", "--options", "[1]"], "--options must be a JSON object"),
         (["scenes", "--name", "x"], "--name names one model, but there are 5"),
+        (["scenes", "--models", "glcf", "padim", "glcf"], "two models have the same name in --models glcf padim glcf"),
+        (["scenes", "--models", "a/x/glcf.yaml", "b/x/glcf.yaml"], "two models have the same name"),
         (["scenes", "--shard", "3/2"], "--shard must be I/N"),
         (["scenes", "--shard", "0/2"], "--shard must be I/N"),
         (["scenes", "--shard", "half"], "--shard must be I/N"),
@@ -80,6 +84,13 @@ def test_a_configuration_file_is_named_after_itself_and_known_by_its_content(tmp
     assert jobs("scenes", "--models", str(file))[0].path != first.path
 
 
+def test_a_broken_result_file_is_named_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes/broken.json").write_text("{")
+    assert main(["scenes", f"--output={tmp_path}"]) == 2
+    assert "broken.json is no result file" in capsys.readouterr().err
+
+
 def test_a_report_without_results_says_so(tmp_path, capsys):
     assert main(["scenes", "--report", "--output", str(tmp_path)]) == 0
     assert "no results of suite scenes" in capsys.readouterr().out
@@ -88,6 +99,8 @@ def test_a_report_without_results_says_so(tmp_path, capsys):
 def test_errors_are_one_line():
     assert one_line(ValueError("first\n  second")) == "ValueError: first second"
     assert len(one_line(ValueError("long " * 1000))) < 500
+    missing = one_line(URLError("no network"))
+    assert missing == "a download that the model or its data needs failed: URLError: <urlopen error no network>"
 
 
 def test_the_end_of_a_process_without_a_result_is_told():
