@@ -33,10 +33,10 @@ import anomalib_logic
 from anomalib_logic.data.loco_layout import ANOMALY_KINDS, GOOD, has_ground_truth, read_defects_config
 from anomalib_logic.metrics.functional import SproCurve, au_spro, auroc
 from anomalib_logic.metrics.map_geometry import map_geometry
-from anomalib_logic.metrics.protocol import ImageScores, kind_curve, measure_image
+from anomalib_logic.metrics.protocol import kind_curve, measure_image
 
 from .jobs import DONE, Job, Place, Result
-from .models import Backbone, for_epochs, recipe_of
+from .models import Backbone, Recipe, for_epochs, recipe_of
 from .suites import SUITES
 
 FPR_LIMIT = 0.05  # of AU-sPRO
@@ -101,57 +101,84 @@ def run_job(job: Job, place: Place) -> Result:
     started = time.perf_counter()
     seed_everything(job.seed, verbose=False)
     suite, recipe = SUITES[job.suite], recipe_of(place.model)
-    options = json.loads(job.options)
-    augmentations = recipe.train_augmentations(job.image_size)
-    loading = {"train_batch_size": recipe.batch, "eval_batch_size": 16, "num_workers": 0}
-    data = suite.data(place.root, job.category, job.seed, **loading, train_augmentations=augmentations)
-    data.prepare_data()
-    data.setup(TrainerFn.FITTING)
-    if job.limit:
-        shorten(data, job.limit)
-    model = recipe.make(Backbone(job.backbone, place.weights), job.image_size, options)
-    trainer = dict(recipe.trainer)
-    if job.epochs and trainer:
-        trainer = for_epochs(job.epochs)
-    scratch = place.output / job.path.with_suffix(".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    predictions = Predictions()
-    try:
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-        where = {"accelerator": place.accelerator, "devices": 1, "default_root_dir": scratch}
-        engine = Engine(**{**trainer, **quiet, **where, "callbacks": [predictions]})
-        before = time.perf_counter()
-        engine.fit(model, datamodule=data)
-        fit_seconds = time.perf_counter() - before
-        engine.predict(model, datamodule=data, return_predictions=False)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    memory = peak_memory()
-    milliseconds = time_of_image(model, data.test_data)
-    images = sproed(predictions, data, model) if suite.mean_over_kinds else []
-    result = {
-        "status": DONE,
-        "figures": rounded({**image_figures(predictions, suite.mean_over_kinds), **pixel_figures(predictions)}),
-        "scores": scores_by_kind(predictions),
-        "curves": {},
+    data = data_of(job, place, recipe)
+    model = recipe.make(Backbone(job.backbone, place.weights), job.image_size, json.loads(job.options))
+    trainer = trainer_of(job, recipe)
+    fit_seconds, predictions = fit_and_predict(model, data, trainer, place.output / job.path, place.accelerator)
+    costs = {
+        "fit_seconds": round(fit_seconds, 1),
+        **peak_memory(),
+        "image_milliseconds": round(time_of_image(model, data.test_data), 1),
     }
-    if images:
-        curves = {kind: kind_curve(images, folder) for kind, folder in folders_of(predictions).items()}
-        result["figures"] |= rounded(spro_figures(curves))
-        result["curves"] = {kind: points_of(curve) for kind, curve in curves.items()}
+    curves = curves_of(predictions, data, model) if suite.mean_over_kinds else {}
+    figures = image_figures(predictions, suite.mean_over_kinds) | spro_figures(curves) | pixel_figures(predictions)
     if place.pictures and predictions.maps:
         from .plots import draw_gallery
 
         draw_gallery(predictions, (place.output / "plots" / job.path).with_suffix(".jpg"))
-    result["costs"] = {
-        "fit_seconds": round(fit_seconds, 1),
-        "image_milliseconds": round(milliseconds, 1),
-        **memory,
-        "job_seconds": round(time.perf_counter() - started, 1),
+    return {
+        "status": DONE,
+        "figures": {name: round(figure, 5) for name, figure in figures.items()},
+        "costs": {**costs, "job_seconds": round(time.perf_counter() - started, 1)},
+        "images": {name: len(getattr(data, f"{name}_data", ())) for name in ("train", "val", "test")},
+        "environment": environment(model),
+        "scores": scores_by_kind(predictions),
+        "curves": {kind: points_of(curve) for kind, curve in curves.items()},
     }
-    result["images"] = {name: len(getattr(data, f"{name}_data", ())) for name in ("train", "val", "test")}
-    result["environment"] = environment(model)
-    return result
+
+
+def data_of(job: Job, place: Place, recipe: Recipe) -> AnomalibDataModule:
+    """Data of a job, written and read, so that this is not in the time of the fit."""
+    data = SUITES[job.suite].data(
+        place.root,
+        job.category,
+        job.seed,
+        train_batch_size=recipe.batch,
+        eval_batch_size=16,
+        num_workers=0,
+        train_augmentations=recipe.train_augmentations(job.image_size),
+    )
+    data.prepare_data()
+    data.setup(TrainerFn.FITTING)
+    if job.limit:
+        shorten(data, job.limit)
+    return data
+
+
+def trainer_of(job: Job, recipe: Recipe) -> dict[str, Any]:
+    """Arguments of the trainer; the job's epochs are for models that are trained for a number of them."""
+    return for_epochs(job.epochs) if job.epochs and recipe.trainer else dict(recipe.trainer)
+
+
+def fit_and_predict(
+    model: AnomalibModule, data: AnomalibDataModule, trainer: Mapping[str, Any], path: Path, accelerator: str
+) -> tuple[float, Predictions]:
+    """Fit a model and predict the test images.
+
+    Args:
+        model: What is fitted.
+        data: Its data.
+        trainer: Arguments of the trainer.
+        path: File of the result; what the engine writes goes beside it and is removed.
+        accelerator: Of the trainer.
+
+    Returns:
+        Seconds of the fit, and the predictions.
+    """
+    scratch = path.with_suffix(".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    predictions = Predictions()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    where = {"accelerator": accelerator, "devices": 1, "default_root_dir": scratch}
+    try:
+        engine = Engine(**{**trainer, **quiet, **where, "callbacks": [predictions]})
+        start = time.perf_counter()
+        engine.fit(model, datamodule=data)
+        seconds = time.perf_counter() - start
+        engine.predict(model, datamodule=data, return_predictions=False)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return seconds, predictions
 
 
 def shorten(data: AnomalibDataModule, most: int) -> None:
@@ -207,17 +234,18 @@ def pixel_pair(predictions: Predictions, chosen: list[int], suffix: str) -> dict
     }
 
 
-def sproed(predictions: Predictions, data: AnomalibDataModule, model: AnomalibModule) -> list[ImageScores]:
-    """What sPRO needs of each map at its image's original size; nothing where there are no maps or masks."""
+def curves_of(predictions: Predictions, data: AnomalibDataModule, model: AnomalibModule) -> dict[str, SproCurve]:
+    """Curve of each kind, from the maps at their images' original sizes; none where there are no maps or masks."""
     category = Path(predictions.paths[0]).parents[2]
     if not predictions.maps or not has_ground_truth(category):
-        return []
+        return {}
     configs = read_defects_config(category)
     restore = map_geometry([data.test_data], model).restore
-    return [
+    images = [
         measure_image(one, path, configs, restore)
         for one, path in zip(predictions.maps, predictions.paths, strict=True)
     ]
+    return {kind: kind_curve(images, folder) for kind, folder in folders_of(predictions).items()}
 
 
 def folders_of(predictions: Predictions) -> dict[str, str]:
@@ -227,7 +255,9 @@ def folders_of(predictions: Predictions) -> dict[str, str]:
 
 
 def spro_figures(curves: Mapping[str, SproCurve]) -> dict[str, float]:
-    """AU-sPRO of each kind, and their mean."""
+    """AU-sPRO of each kind, and their mean; nothing without curves."""
+    if not curves:
+        return {}
     figures = {f"au_spro_{kind}": float(au_spro(curve.fpr, curve.spro, FPR_LIMIT)) for kind, curve in curves.items()}
     return {"au_spro": statistics.fmean(figures.values()), **figures}
 
@@ -248,11 +278,6 @@ def scores_by_kind(predictions: Predictions) -> dict[str, dict[str, float]]:
     for kind, path, score in zip(predictions.kinds, predictions.paths, predictions.scores, strict=True):
         result.setdefault(kind, {})[Path(path).stem] = float(f"{score:.6g}")
     return result
-
-
-def rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    """Figures with five digits after the point."""
-    return {name: round(value, 5) for name, value in figures.items()}
 
 
 def time_of_image(model: AnomalibModule, images: AnomalibDataset) -> float:
