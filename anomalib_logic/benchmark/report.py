@@ -38,8 +38,8 @@ for each model, category and seed, with raw scores.
   with all categories count; *seeds* says how many these are.
 * Scores and maps are raw. Image AUROC and AU-sPRO of data with logical and structural anomalies are those of MVTec LOCO
   AD's protocol. Pixel AUROC and AP are those of all test images together, at the size of the maps.
-* Where categories have different kinds of anomalies, as digits have logical ones only, *mean* is over more categories than
-  the figure of a kind.
+* Where categories have different kinds of anomalies, as digits have logical ones only, *mean* is over more categories
+  than the figure of a kind.
 * An image: median time from one image to score and map. Peak memory: of the whole process, with its libraries, the data
   and all maps of the test images. Times are those of the machine as it was, with whatever else it did.
 """
