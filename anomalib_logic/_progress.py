@@ -50,7 +50,7 @@ class ProgressLines:
             logger.info("%s: %d %s", self.what, done, self.unit)
             return
         left = elapsed / max(done, 1) * max(self.total - done, 0)
-        logger.info("%s: %d of %d %s, %s left", self.what, done, self.total, self.unit, _duration(left))
+        logger.info("%s: %d of %d %s, %s left", self.what, done, self.total, self.unit, duration(left))
 
 
 def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
@@ -66,7 +66,7 @@ def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
         lines.update(done)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Time in plain words, in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -9,7 +9,7 @@ import pytest
 from anomalib_logic import Glcf
 from anomalib_logic.export import open_exported
 from anomalib_logic.export.verification import FULL_PRECISION
-from tests.benchmarks import same_answer
+from benchmarks import same_answer
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

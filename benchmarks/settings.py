@@ -17,11 +17,10 @@ from anomalib_logic import MVTecLoco
 LITE = "tf_efficientnet_lite0"
 BACKBONE = "mobilenetv2_100"
 BACKBONE_ARGS = {"pad_type": "same"}  # the weights come from TensorFlow
-NARROW = {"depth": 2, "decoder_depths": (1, 1, 1, 1), "decoder_widths": (32, 64, 96, 160)}  # GLCF with MobileNetV2
 
 
 def arguments_of(backbone: str) -> dict[str, Any]:
-    """timm's arguments for the weights that are used of a backbone."""
+    """Arguments of timm for the weights that are used of a backbone."""
     return BACKBONE_ARGS if backbone == BACKBONE else {}
 
 

@@ -3,7 +3,7 @@
 
 """Image AUROC of GLCF, SAM-LAD, PaDiM and PatchCore on data sets in MVTec LOCO's layout, from one run.
 
-    python tests/benchmarks/scenes.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
+    python benchmarks/scenes.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
 
 All models have the same backbone and weights and see the same images. Scores are the models' own, without Anomalib's
 normalisation (whose clamping to [0, 1] makes ties). Prints a Markdown table, one cell "logical / structural".
@@ -26,10 +26,11 @@ from anomalib.models.components import AnomalibModule
 from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
 from lightning import seed_everything
 from PIL import Image
-from settings import BACKBONE, NARROW, arguments_of
+from settings import BACKBONE, arguments_of
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
 from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
+from anomalib_logic.benchmark.models import NARROW
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.metrics.protocol import image_auroc
 from anomalib_logic.models.components.backbone import describe_backbone, load_weights

@@ -3,7 +3,7 @@
 
 """Precision, recall and F1 of object matching by descriptor, on image pairs whose true correspondence is known.
 
-    python tests/benchmarks/matching.py --weights mobilenetv2_100.safetensors --mnist MNIST_FOLDER
+    python benchmarks/matching.py --weights mobilenetv2_100.safetensors --mnist MNIST_FOLDER
 
 Two kinds of pairs: DigitAnatomy's nine digits in other handwriting, shuffled to other cells for every image; and shapes
 that are placed anywhere, of which an image may lack one that the other has. Masks are the true ones, place and size

@@ -3,7 +3,7 @@
 
 """How exported models differ from torch: model x format x device that was really run x batch 1 and 4.
 
-    python tests/benchmarks/export_parity.py --root SCENES --category pin_grid --weights mobilenetv2_100.safetensors
+    python benchmarks/export_parity.py --root SCENES --category pin_grid --weights mobilenetv2_100.safetensors
 
 trains the models on a category in MVTec LOCO's layout, exports them through Anomalib's engine, and prints a table in
 Markdown. In single precision a difference beyond the tolerance stops it. Compressed files and bf16 (--compressed) are
@@ -19,9 +19,10 @@ from pathlib import Path
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning import seed_everything
-from settings import BACKBONE, BACKBONE_ARGS, NARROW
+from settings import BACKBONE, BACKBONE_ARGS
 
 from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
+from anomalib_logic.benchmark.models import NARROW
 from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, Runner, TorchRunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.export.verification import FULL_PRECISION, file_size, image_auroc

@@ -3,8 +3,8 @@
 
 """Peak memory of fit, validate, test and predict at several batch sizes.
 
-    python tests/benchmarks/memory.py
-    python tests/benchmarks/memory.py --models SamLad --images 40 --image-size 384
+    python benchmarks/memory.py
+    python benchmarks/memory.py --models SamLad --images 40 --image-size 384
 
 Images are random; as many normal and as many anomalous ones as train are tested. Each step at each batch size has a
 process of its own with one thread, whose whole peak of resident memory (Linux) is printed in megabytes. GLCF trains two

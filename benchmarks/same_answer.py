@@ -3,8 +3,8 @@
 
 """Whether an image file has one answer: image size x way of asking x model, largest difference of score and of map.
 
-    python tests/benchmarks/same_answer.py
-    python tests/benchmarks/same_answer.py --weights mobilenetv2_100.safetensors --image-size 224
+    python benchmarks/same_answer.py
+    python benchmarks/same_answer.py --weights mobilenetv2_100.safetensors --image-size 224
 
 writes textured images of several sizes (4-pixel squares and 1-pixel noise) to files, trains the models on some, exports
 them, asks for the answers to the files in every way there is, and prints a table in Markdown: differences from

@@ -3,7 +3,7 @@
 
 """Time and memory of the MVTec LOCO figures from maps on disk, and the ratio to binarising every map.
 
-    python tests/benchmarks/loco_metrics.py
+    python benchmarks/loco_metrics.py
 
 Draws a category of 300 test images (100 good, 100 logical, 100 structural anomalies) of 1600 x 1280 pixels with maps of
 that size and, in a second run, of 256 x 256, runs the command on it in a process of its own, and prints its time and

@@ -3,9 +3,9 @@
 
 """What SAM-LAD costs: its bank with 50, 500 and 5,000 normal images, and the memory of the JBU up-sampler.
 
-    python tests/benchmarks/sam_lad_costs.py
+    python benchmarks/sam_lad_costs.py
 
-The bank is filled with random features of the size that ``tests/benchmarks/scenes.py --image-size 384`` has, with 8
+The bank is filled with random features of the size that ``benchmarks/scenes.py --image-size 384`` has, with 8
 objects an image. Prints its megabytes, the peak of resident memory (Linux) that is added while it is filled and while
 the scores learn from it, and milliseconds to search and to compare and measure one image. Each row has a process of its
 own, and so has the up-sampler, which runs on DINOv2-S's channels.

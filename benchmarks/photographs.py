@@ -3,7 +3,7 @@
 
 """Image AUROC of SAM-LAD, PatchCore and PaDiM on folders of photographs, several splits and backbones, from one run.
 
-    python tests/benchmarks/photographs.py --root photographs --mobilenet mobilenetv2_100.safetensors \\
+    python benchmarks/photographs.py --root photographs --mobilenet mobilenetv2_100.safetensors \\
       --efficientnet efficientnet_lite0.safetensors
 
 A folder of ``--root`` is a set of parts with the folders ``good`` and ``bad``. In each split two thirds of the good

@@ -3,7 +3,7 @@
 
 """Structural and logical image AUROC and pixel average precision of all models on scenes and photographs.
 
-    python tests/benchmarks/structural.py --scenes s41 s42 --photographs photographs \\
+    python benchmarks/structural.py --scenes s41 s42 --photographs photographs \\
       --mobilenet mobilenetv2_100.safetensors --efficientnet efficientnet_lite0.safetensors --output results.jsonl
 
 ``--scenes`` are data sets in MVTec LOCO's layout, one folder a category; a folder of ``--photographs`` is a set of

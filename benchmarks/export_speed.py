@@ -3,8 +3,8 @@
 
 """Speed of exported models beside torch and beside Anomalib's models, from one run on one machine.
 
-    python tests/benchmarks/export_speed.py
-    python tests/benchmarks/export_speed.py --device cuda --providers CUDAExecutionProvider --batches 1 8 32
+    python benchmarks/export_speed.py
+    python benchmarks/export_speed.py --device cuda --providers CUDAExecutionProvider --batches 1 8 32
 
 prints, for each model and runtime, milliseconds an image at batch 1, images a second in batches, and the ratio to torch
 eager. Weights are random, which does not change the time; PatchCore's bank has as many features as 10% of 80 images
@@ -27,10 +27,11 @@ from anomalib.models import AnomalibModule, EfficientAd, Patchcore, ReverseDisti
 from lightning import seed_everything
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
-from settings import BACKBONE, NARROW
+from settings import BACKBONE
 from torch import nn
 
 from anomalib_logic import Glcf, Lgfdr, SamLad
+from anomalib_logic.benchmark.models import NARROW
 from anomalib_logic.export import OnnxRunner, OpenVINORunner, VerifiedExport
 from anomalib_logic.export.quantization import layers_to_quantize
 from anomalib_logic.models.sam_lad.segment_anything import SegmentAnything

@@ -3,8 +3,8 @@
 
 """Does bf16 pay on this CPU: seconds of a training step of GLCF in float32 and in bf16, in turns.
 
-    python tests/benchmarks/precision.py
-    python tests/benchmarks/precision.py --backbones swin_tiny_patch4_window7_224
+    python benchmarks/precision.py
+    python benchmarks/precision.py --backbones swin_tiny_patch4_window7_224
 
 Forward and backward pass are in the trainer's precision (``bf16-mixed`` is autocast), Muon's matrix iterations in
 float32 as GLCF computes them on CPUs, or in bf16 as timm does. Prints a Markdown table with ratios, and whether the CPU
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import timm
 import torch
-from settings import NARROW
 
 from anomalib_logic import Glcf
+from anomalib_logic.benchmark.models import NARROW
 from anomalib_logic.models.components.muon import muon_in_float32
 
 UNITS = ("avx512_bf16", "amx_bf16")

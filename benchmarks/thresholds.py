@@ -3,8 +3,8 @@
 
 """What thresholds from normal images are worth: F1 beside the best of any threshold, and false alarms on new images.
 
-    python tests/benchmarks/thresholds.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
-    python tests/benchmarks/thresholds.py --root parts --weights FILE --backbone tf_efficientnet_lite0
+    python benchmarks/thresholds.py --root datasets/loco_scenes --weights mobilenetv2_100.safetensors
+    python benchmarks/thresholds.py --root parts --weights FILE --backbone tf_efficientnet_lite0
 
 A folder of ``--root`` is a category in MVTec LOCO's layout, or has the folders ``good`` and ``bad``: then two thirds of
 the good images train. Prints a Markdown table; predictions are those of ``engine.predict``.
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
-from scenes import MODELS
-from settings import BACKBONE, data_of, fit_and_predict
+from settings import BACKBONE, arguments_of, data_of, fit_and_predict
 
 from anomalib_logic import CalibratedPostProcessor
+from anomalib_logic.benchmark.models import MODELS, Backbone
 from anomalib_logic.metrics.functional import auroc
 
 COLUMNS = ("F1 / best", "F1 ratio", "false alarms", "AUROC predicted / raw", "pixel F1")
@@ -39,8 +39,8 @@ def best_f1(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 def model_of(args: argparse.Namespace) -> AnomalibModule:
     """The model with the benchmarks' settings."""
-    options = {"post_processor": CalibratedPostProcessor(args.rate)}
-    return MODELS[args.model](args.weights, args.image_size, options, args.backbone)
+    options = {"post_processor": CalibratedPostProcessor(args.rate), "backbone_args": arguments_of(args.backbone)}
+    return MODELS[args.model].make(Backbone(args.backbone, args.weights), args.image_size, options)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="folder of categories")
     parser.add_argument("--categories", nargs="+", help="all folders of --root by default")
-    parser.add_argument("--weights", type=Path, required=True, help="weights of the backbone")
+    parser.add_argument("--weights", required=True, help="weights of the backbone")
     parser.add_argument("--backbone", default=BACKBONE)
-    parser.add_argument("--model", choices=("samlad", "glcf"), default="samlad")
+    parser.add_argument("--model", choices=("sam_lad", "glcf"), default="sam_lad")
     parser.add_argument("--image-size", type=int, default=384)
     parser.add_argument("--epochs", type=int, default=1, help="of GLCF")
     parser.add_argument("--rate", type=float, default=0.05, help="false alarm rate that is asked for")
