@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Image AUROC of SAM-LAD, PatchCore and PaDiM on folders of photographs, several splits and backbones, from one run.
+r"""Image AUROC of SAM-LAD, PatchCore and PaDiM on folders of photographs, several splits and backbones, from one run.
 
-    python benchmarks/photographs.py --root photographs --mobilenet mobilenetv2_100.safetensors \\
+    python benchmarks/photographs.py --root photographs --mobilenet mobilenetv2_100.safetensors \
       --efficientnet efficientnet_lite0.safetensors
 
 A folder of ``--root`` is a set of parts with the folders ``good`` and ``bad``. In each split two thirds of the good

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Structural and logical image AUROC and pixel average precision of all models on scenes and photographs.
+r"""Structural and logical image AUROC and pixel average precision of all models on scenes and photographs.
 
-    python benchmarks/structural.py --scenes s41 s42 --photographs photographs \\
+    python benchmarks/structural.py --scenes s41 s42 --photographs photographs \
       --mobilenet mobilenetv2_100.safetensors --efficientnet efficientnet_lite0.safetensors --output results.jsonl
 
 ``--scenes`` are data sets in MVTec LOCO's layout, one folder a category; a folder of ``--photographs`` is a set of
