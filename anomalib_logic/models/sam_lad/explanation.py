@@ -22,7 +22,7 @@ class Explanation(NamedTuple):
     Attributes:
         score: Image score.
         masks: Masks of the K' objects found, booleans of shape ``(K', s, s)``.
-        scores: Mean distance of each object to its partners, in units of what is usual, shape ``(K',)``.
+        scores: Mean distance of each object to its partners, as a multiple of that of normal images, shape ``(K',)``.
         partners: Object of the nearest reference that each object was matched with, -1 for none, shape ``(K',)``.
         surplus: Objects that no reference has, booleans of shape ``(K',)``.
         reference_masks: Masks of the nearest reference's L' objects, shape ``(L', s, s)``.
@@ -68,7 +68,7 @@ def explain(compared: Comparison, distances: torch.Tensor, scores: torch.Tensor)
 
     Args:
         compared: The images.
-        distances: Of the objects in their own frames, in units of what is usual, shape ``(N, K, g, g)``.
+        distances: Of the objects in their own frames, as a multiple of those of normal images, shape ``(N, K, g, g)``.
         scores: Of the images, shape ``(N,)``.
     """
     query, matches = compared.query, compared.matches

@@ -59,7 +59,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
 
     Peng et al., "SAM-LAD: Segment Anything Model Meets Zero-Shot Logic Anomaly Detection", 2024,
     https://arxiv.org/abs/2406.00625. Nothing is trained: the normal images fill a bank. A query's objects are matched
-    with those of its nearest normals, and each object is compared with its partners; objects without partner, on
+    with those of its nearest normal images, and each object is compared with its partners; objects without partner, on
     either side, are logical anomalies.
 
     Args:
@@ -156,7 +156,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         )
         if self.model.encoder.upsampler is not None:  # the checkpoint brings its weights
             self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.encoder.upsampler.norm is not None]
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -289,7 +289,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
     def infer_part(self, images: torch.Tensor) -> InferenceBatch:
         """Predict images, and say once what they lack."""
         compared = self.model.compare(self.model.represent(images))
-        self.say_what_was_found(compared.query)
+        self.warn_of_objects(compared.query)
         return self.model.predict(self.model.measure(compared))
 
     def held_out_predictions(self) -> Iterator[InferenceBatch]:
@@ -313,15 +313,15 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             images = self.pre_processor(images)
         return self.eval().model.explain(images.to(self.device))
 
-    def say_what_was_found(self, query: Template) -> None:
+    def warn_of_objects(self, query: Template) -> None:
         """Warn, once, of images without any object and of images with too many."""
         slots = query["valid"].shape[1]
         if not query["valid"].any(dim=1).all():
-            self._say_once("no object was found in an image: such images are compared as a whole")
+            self._warn_once("no object was found in an image: such images are compared as a whole")
         if (query["found"] > slots).any():
-            self._say_once(f"more objects were found than max_objects={slots}: the best are kept")
+            self._warn_once(f"more objects were found than max_objects={slots}: the best are kept")
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
             logger.warning(message)

@@ -85,7 +85,7 @@ class ObjectMatching(nn.Module):
     Attributes:
         dustbin: Score of staying unmatched, z. Calibrated on normal images; SuperGlue's 1.0 until then.
         temperature: What scores are divided by.
-        precision: 1 / s² - 1 / t², shape ``(4,)``: s is the usual difference of centre (y, x) and size (logarithm of
+        precision: 1 / s² - 1 / t², shape ``(4,)``: s is the median difference of centre (y, x) and size (logarithm of
             height and width) of one object between two normal images, t that of any two objects.
     """
 
@@ -119,7 +119,7 @@ class ObjectMatching(nn.Module):
         similarity = query.unsqueeze(1) @ reference.transpose(-1, -2)
         own = describe_boxes(query_boxes)[:, None, :, None]
         other = describe_boxes(reference_boxes).unsqueeze(2)
-        # Beyond three times what is usual a larger difference says no more.
+        # Beyond three standard deviations a larger difference says no more.
         distance = ((own - other).square() * self.precision).clamp_max(9.0).mean(dim=-1)
         return similarity - self.geometry * distance
 
@@ -191,17 +191,17 @@ class ObjectMatching(nn.Module):
     ) -> None:
         """Set precision, dustbin and temperature from normal images, whose objects should all match (ours).
 
-        The usual differences are medians over pairs of mutually best objects of two normals that were not chosen for
+        The differences are medians over pairs of mutually best objects of two normal images that were not chosen for
         looking alike: best by place if that brings objects closer than a quarter of the way to the next object of
         their own image, else best by looks. The dustbin's score is a low quantile of the scores of mutually best pairs
-        of near normals. With the temperature, a sixth of the median pair's lead over it, that pair has a probability
-        of about 0.9.
+        of near normal images. With the temperature, a sixth of the median pair's lead over it, that pair has a
+        probability of about 0.9.
 
         Args:
-            descriptors: Of the normals, shape ``(Z, K, D)``.
+            descriptors: Of the normal images, shape ``(Z, K, D)``.
             boxes: Shape ``(Z, K, 4)``.
             valid: Shape ``(Z, K)``.
-            neighbors: Indices of each normal's nearest other normals, shape ``(Z, R)``.
+            neighbors: Indices of each one's nearest other normal images, shape ``(Z, R)``.
             quantile: Share of the pairs that may fall below the dustbin's score.
         """
         self.reset()
@@ -227,10 +227,10 @@ class ObjectMatching(nn.Module):
         same = _mutual_best(-distance, pairs)
         if distance[same].median() > 0.25 * _nearest_in_image(geometry, valid).median():
             same = _mutual_best(descriptors @ descriptors[other].transpose(1, 2), pairs)
-        usual = lower_median(difference[same]).clamp_min(0.005)
+        same_object = lower_median(difference[same]).clamp_min(0.005)
         # A median is 0.67 standard deviations, which makes the factor 2.2 for their squares.
         any_two = lower_median(difference[pairs]).clamp_min(0.005)
-        self.precision.copy_((usual**-2 - any_two**-2).clamp_min(0) / 2.2)
+        self.precision.copy_((same_object**-2 - any_two**-2).clamp_min(0) / 2.2)
 
 
 def _mutual_best(scores: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:

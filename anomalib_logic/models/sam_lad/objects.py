@@ -111,7 +111,7 @@ def calibrate_areas(areas: torch.Tensor) -> tuple[float, float, float]:
         areas: Shares of the image, 0 in empty slots, shape ``(Z, K)``.
 
     Returns:
-        Least and largest area, and the unsteadiness that they give: the number's standard deviation plus a half,
+        Least and largest area, and the variation that they give: the number's standard deviation plus a half,
         divided by its mean. The half is the resolution of a count, and makes five steady objects better than one.
     """
     best = (float("inf"), 0.0, 1.0)
@@ -119,20 +119,21 @@ def calibrate_areas(areas: torch.Tensor) -> tuple[float, float, float]:
         for largest in (0.02, 0.05, 0.1, 0.2, 0.4):
             counts = ((areas >= least) & (areas <= largest)).float().sum(dim=1)
             if least < largest and bool(counts.any()):
-                unsteadiness = ((counts.std(correction=0) + 0.5) / counts.mean()).item()
+                variation = ((counts.std(correction=0) + 0.5) / counts.mean()).item()
                 # Of equally good ranges the widest: the first least area and the last largest one.
-                if unsteadiness < best[0] or (unsteadiness == best[0] and least == best[1]):
-                    best = (unsteadiness, least, largest)
-    unsteadiness, least, largest = best
-    return least, largest, unsteadiness
+                if variation < best[0] or (variation == best[0] and least == best[1]):
+                    best = (variation, least, largest)
+    variation, least, largest = best
+    return least, largest, variation
 
 
 class ClusterSegments(nn.Module):
-    """Objects from clustered features of the normals, without any further network (ours).
+    """Objects from clustered features of the normal images, without any further network (ours).
 
-    K-means clusters the features of the normals. Clusters whose features differ least from what is usual at their
-    position (its median over the normals) are background; the connected regions of all others are the objects. Number
-    of clusters and range of areas are those with which the number of objects varies least over the normals.
+    K-means clusters the features of the normal images. Clusters whose features differ least from the typical feature at
+    their position (the median over the normal images) are background; the connected regions of all others are the
+    objects. Number of clusters and range of areas are those with which the number of objects varies least over the
+    normal images.
 
     Args:
         channels: Channels of the features, C.
@@ -186,7 +187,7 @@ class ClusterSegments(nn.Module):
 
         Args:
             images: Not used.
-            features: Standardised features of a sample of the normals, shape ``(Z, C, H, W)``.
+            features: Standardised features of a sample of the normal images, shape ``(Z, C, H, W)``.
             seed: Seed of the clustering.
         """
         del images
@@ -209,7 +210,7 @@ class ClusterSegments(nn.Module):
         logger.info("segments: %d clusters, %d of them foreground", number, int(foreground.sum()))
 
     def _separate_foreground(self, features: torch.Tensor, deviation: torch.Tensor, number: int) -> None:
-        """Mark the clusters above the widest gap between the clusters' mean deviations from the usual."""
+        """Mark the clusters above the widest gap between the clusters' mean deviations from the median."""
         parts = features.split(8)
         nearest = torch.cat([nearest_centroid(part, self.centroids[None, :number]).flatten() for part in parts])
         deviation = deviation.flatten()
@@ -222,6 +223,6 @@ class ClusterSegments(nn.Module):
 
 
 def _deviation(features: torch.Tensor) -> torch.Tensor:
-    """How far features are from what is usual at their position, their median over the images, shape ``(Z, H, W)``."""
-    usual = torch.cat([lower_median(channels) for channels in features.split(8, dim=1)])
-    return torch.stack([(image - usual).square().sum(dim=0).sqrt() for image in features])
+    """How far features are from their median over the images at the same position, shape ``(Z, H, W)``."""
+    median = torch.cat([lower_median(channels) for channels in features.split(8, dim=1)])
+    return torch.stack([(image - median).square().sum(dim=0).sqrt() for image in features])

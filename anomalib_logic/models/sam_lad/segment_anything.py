@@ -178,7 +178,7 @@ class SegmentAnything(Frozen):
 
     @torch.no_grad()
     def fit(self, images: torch.Tensor, features: torch.Tensor, seed: int = 0) -> None:
-        """Calibrate the areas on a sample of the normals, unless they are given.
+        """Calibrate the areas on a sample of the normal images, unless they are given.
 
         Args:
             images: Shape ``(Z, 3, H, W)``; the first 16 are used.

@@ -182,7 +182,7 @@ class SamLadModel(nn.Module):
         with torch.no_grad():
             compared = self.compare(self.represent(images))
             objects = self.scores["objects" if "objects" in self.scores else "positions"]
-            distances = objects.distances(compared) / objects.usual
+            distances = objects.distances(compared) / objects.unit
             return explain(compared, distances, self.predict(self.measure(compared)).pred_score)
 
     @torch.no_grad()
@@ -255,7 +255,7 @@ class SamLadModel(nn.Module):
         self.matching.calibrate(descriptors, boxes, valid, nearest)
 
     def _calibrate_scores(self) -> None:
-        """Learn what is usual, from normal images that are compared with all others."""
+        """Learn unit, mean and standard deviation of each score from normal images, each compared with all others."""
         parts = with_progress(self.bank.held_out.unsqueeze(1), "comparing normal images with each other")
         self._held_out = [self.measure(self._compare_held_out(index)) for index in parts]
         for name, score in self.scores.items():

@@ -89,7 +89,7 @@ class Composition(Score):
         return maps.flatten(1).amax(dim=1).mean()
 
     def calibrate(self, measured: list[Measured]) -> None:
-        """Learn what is usual, see :meth:`.Score.calibrate`."""
+        """Learn unit, mean and standard deviation, see :meth:`.Score.calibrate`."""
         super().calibrate(measured)
         if len(measured) < 3:  # too few to leave one out, so each is measured by itself
             self.std.fill_(1.0)

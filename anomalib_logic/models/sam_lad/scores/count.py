@@ -29,4 +29,4 @@ class Count(Score):
     def typical(self, maps: torch.Tensor) -> torch.Tensor:
         """Always 1: an object more or less is one."""
         del maps
-        return torch.ones_like(self.usual)
+        return torch.ones_like(self.unit)

@@ -24,7 +24,7 @@ class Place(Score):
         window: Height and width of the windows.
         nearest: Compare with so many normal images, those that are most alike as wholes; with ``None`` each window has
             its own, of all that are compared place by place.
-        floor: Of the average usual distance, added to that of each place: how much of a difference counts anywhere.
+        floor: Share of the average distance, added to that of each place: how much of a difference counts anywhere.
     """
 
     IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"coarse": torch.half}

@@ -41,14 +41,14 @@ class Score(DynamicBufferMixin):
 
     Args:
         side: Height and width of the maps.
-        shape: Height and width of what is usual at each position; by default it is the same at all positions.
+        shape: Height and width of ``unit``; by default it is the same at all positions.
 
     Attributes:
         IMAGES: Fields that the bank keeps of each image, and their types.
         OBJECTS: Fields that it keeps of each object.
         LEAST_DEVIATION: Least standard deviation of the value over normal images: smaller differences do not count.
         MARKS: The map says where something is wrong, from 0 to about 1, and not how far features are from normal ones.
-        usual: What the map's positions usually are on normal images.
+        unit: Mean of the map over normal images, that maps are divided by; a scalar, or one for each position.
         mean, std: Of the value over normal images, each compared with all others.
         trust: How far the score counts, in [0, 1], see :meth:`.SamLadModel.fit`.
     """
@@ -63,7 +63,7 @@ class Score(DynamicBufferMixin):
     def __init__(self, side: int, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.size = (side, side)
-        self.register_buffer("usual", torch.ones(shape))
+        self.register_buffer("unit", torch.ones(shape))
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(1.0))
         self.register_buffer("trust", torch.tensor(1.0))
@@ -100,8 +100,8 @@ class Score(DynamicBufferMixin):
         raise NotImplementedError
 
     def draw(self, measured: Measured) -> torch.Tensor:
-        """Map in units of what is usual, shape ``(N, s, s)``."""
-        return resize((measured.map / self.usual).unsqueeze(1), self.size).squeeze(1)
+        """Map as a multiple of ``unit``, shape ``(N, s, s)``."""
+        return resize((measured.map / self.unit).unsqueeze(1), self.size).squeeze(1)
 
     def excess(self, measured: Measured) -> torch.Tensor:
         """How far each position lies above the value of normal images, times the trust, shape ``(N, s, s)``.
@@ -118,22 +118,22 @@ class Score(DynamicBufferMixin):
         return summarize(self.draw(measured), self.image_score, TOP_SHARE)
 
     def typical(self, maps: torch.Tensor) -> torch.Tensor:
-        """What is usual, from the maps of normal images, shape ``(Z, h, w)``: the mean where there is anything."""
+        """Unit, from the maps of normal images, shape ``(Z, h, w)``: the mean where there is anything."""
         some = maps[maps > 0]
-        return some.mean() if len(some) else torch.ones_like(self.usual)
+        return some.mean() if len(some) else torch.ones_like(self.unit)
 
     def reset(self) -> None:
         """Forget an earlier calibration."""
-        for buffer, value in ((self.usual, 1.0), (self.mean, 0.0), (self.std, 1.0), (self.trust, 1.0)):
+        for buffer, value in ((self.unit, 1.0), (self.mean, 0.0), (self.std, 1.0), (self.trust, 1.0)):
             buffer.fill_(value)
 
     def calibrate(self, measured: list[Measured]) -> None:
-        """Learn what is usual.
+        """Learn unit, mean and standard deviation.
 
         Args:
             measured: Normal images, each compared with all others.
         """
-        self.usual.copy_(self.typical(torch.cat([m.map for m in measured])).clamp_min(1e-6))
+        self.unit.copy_(self.typical(torch.cat([m.map for m in measured])).clamp_min(1e-6))
         values = torch.cat([self.value(m) for m in measured])
         self.mean.copy_(values.mean())
         self.std.copy_(values.std().clamp_min(self.LEAST_DEVIATION))

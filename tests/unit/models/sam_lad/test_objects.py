@@ -62,10 +62,10 @@ def test_calibrated_areas_leave_out_what_comes_and_goes():
     areas[:, :5] = 0.01 + 0.002 * torch.rand(30, 5, generator=generator)  # five objects
     areas[:, 5:9] = 0.0012 * (torch.rand(30, 4, generator=generator) > 0.5)  # crumbs
     areas[:, 9] = 0.41 * (torch.rand(30, generator=generator) > 0.5)  # two objects' shadow, now and then
-    least, largest, unsteadiness = calibrate_areas(areas)
+    least, largest, variation = calibrate_areas(areas)
     assert 0.0012 < least <= 0.01
     assert 0.012 <= largest <= 0.4
-    assert unsteadiness == pytest.approx(0.5 / 5)
+    assert variation == pytest.approx(0.5 / 5)
 
 
 def scenes(number: int, objects: int, generator) -> tuple[torch.Tensor, list[np.ndarray]]:

@@ -93,7 +93,7 @@ def test_fit_of_one_image_keeps_no_calibration_of_the_fit_before(folders):
         model.fit(templates[:1], 1)
         expected = state_of(model)
         model.fit(templates, 4)
-        assert not torch.equal(model.scores["details"].usual, expected["scores.details.usual"])
+        assert not torch.equal(model.scores["details"].unit, expected["scores.details.unit"])
         model.fit(templates[:1], 1)
     assert_equal(state_of(model), expected)
 

@@ -239,7 +239,7 @@ def test_image_without_objects_is_compared_as_a_whole_and_said_once(trained, cap
     batches = [torch.rand(1, 3, 64, 96) for _ in range(2)]
     scores = [model.model(batch).pred_score for batch in batches]
     for batch in batches:
-        model.say_what_was_found(model.model.represent(batch))
+        model.warn_of_objects(model.model.represent(batch))
     model.model.encoder.objects.areas.copy_(areas)
     assert all(torch.isfinite(score).all() for score in scores)
     assert caplog.text.count("no object was found in an image") == 1

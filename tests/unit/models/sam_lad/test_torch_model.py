@@ -257,7 +257,7 @@ def test_map_shows_an_amount_that_no_normal_image_has(model):
     measured = model.measure(model.compare(model.represent(drawn(1, [SQUARES]))))
     expected = model.predict(measured).anomaly_map
     amounts = torch.zeros_like(measured["composition"].map)
-    amounts[:, 5:10, 5:10] = 5 * model.scores["composition"].usual
+    amounts[:, 5:10, 5:10] = 5 * model.scores["composition"].unit
     measured["composition"] = measured["composition"]._replace(map=amounts)
     found = model.predict(measured).anomaly_map - expected
     assert found.amax() > 3 * model.scores["composition"].trust
