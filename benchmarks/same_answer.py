@@ -39,7 +39,7 @@ from anomalib_logic.export import Runner, open_exported
 from anomalib_logic.export.images import generate
 from anomalib_logic.export.verification import measure
 
-EXAMPLE = Path(__file__).parents[2] / "examples/infer.py"
+EXAMPLE = Path(__file__).parents[1] / "examples/infer.py"
 NARROW = {"width": 48, "depth": 1, "heads": 4, "decoder_depths": [1, 1, 1, 1], "decoder_widths": [16, 32, 48, 96]}
 MODELS = {
     "Glcf": (Glcf, NARROW, {"max_epochs": 3}),

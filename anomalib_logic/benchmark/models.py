@@ -3,7 +3,7 @@
 
 """The models that are compared, each with one setting for all data, or as a configuration file says.
 
-Ours are those of ``configs/*_recommended.yaml``. Where a model takes a backbone, all have the same with the same
+Ours are those of ``configs/recommended/``. Where a model takes a backbone, all have the same with the same
 weights. Models whose parts are downloads (EfficientAd, Dinomaly, Draem) need them in Anomalib's usual places.
 """
 

@@ -71,9 +71,9 @@ class LocoScenes(RenderedData):
     Example:
         >>> from anomalib_logic.data import LocoScenes
         >>> datamodule = LocoScenes(category="wire_plug")
-        >>> datamodule.prepare_data()
-        >>> datamodule.setup()
-        >>> batch = next(iter(datamodule.test_dataloader()))
+        >>> datamodule.prepare_data()  # doctest: +SKIP
+        >>> datamodule.setup()  # doctest: +SKIP
+        >>> batch = next(iter(datamodule.test_dataloader()))  # doctest: +SKIP
     """
 
     manifest_file = "loco_scenes.json"

@@ -20,7 +20,7 @@ tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader"
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("openvino", "sam", "weights")  # what a user may install beside; the others are for contributors
+EXTRAS = ("openvino", "plots", "sam", "weights")  # what a user may install beside; the others are for contributors
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]
 OPTIONAL = [Requirement(line) for extra in EXTRAS for line in PROJECT["optional-dependencies"][extra]]
 

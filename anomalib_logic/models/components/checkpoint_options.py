@@ -73,7 +73,7 @@ class CheckpointOptions(BeforeAnomalibModule):
         """
         name = type(self).__name__
         source = checkpoint.get(SOURCE, {}).get("model", name)
-        if source != name:
+        if source not in {kind.__name__ for kind in type(self).__mro__}:
             msg = f"the checkpoint is of the model {source}, not of {name}: pass --model anomalib_logic.{source}"
             raise ValueError(msg)
         stored = self._arguments(checkpoint.get(HYPER_PARAMETERS, {}))
