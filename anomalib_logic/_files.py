@@ -25,6 +25,18 @@ def complete_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(path: Path, argument: str) -> None:
+    """Raise ``NotADirectoryError`` if what must be a folder, or not exist yet, is a file.
+
+    Args:
+        path: The folder.
+        argument: Name of the argument that it was given as.
+    """
+    if path.exists() and not path.is_dir():
+        msg = f"{argument} must be a folder or not exist, got the file {path}"
+        raise NotADirectoryError(msg)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file as UTF-8; characters that UTF-8 lacks (bytes of odd file names) are escaped.
 

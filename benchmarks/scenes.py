@@ -23,7 +23,7 @@ from anomalib.data import Batch
 from anomalib.engine import Engine
 from anomalib.models import Padim, Patchcore
 from anomalib.models.components import AnomalibModule
-from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
+from anomalib.visualization.image.functional import create_image_grid
 from lightning import seed_everything
 from PIL import Image
 from settings import BACKBONE, arguments_of
@@ -31,6 +31,7 @@ from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
 from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
 from anomalib_logic.benchmark.models import NARROW
+from anomalib_logic.benchmark.plots import TILE, image_and_map
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.metrics.protocol import image_auroc
 from anomalib_logic.models.components.backbone import describe_backbone, load_weights
@@ -44,7 +45,6 @@ GLCF = {
     "learning_rate": 3e-3,
 }
 SAM_LAD = {"objects": "cluster"}
-TILE = (192, 192)  # of pictures
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
 
@@ -206,16 +206,6 @@ def draw(batches: list[Batch], path: Path) -> None:
             tiles += [image, mask.convert("RGB"), heat]
     path.parent.mkdir(parents=True, exist_ok=True)
     create_image_grid(tiles, nrow=6).save(path, optimize=True)
-
-
-def image_and_map(
-    path: str, anomaly_map: torch.Tensor, low: torch.Tensor, middle: torch.Tensor
-) -> tuple[Image.Image, Image.Image]:
-    """An image, and its map laid over it: blue at ``low``, green at ``middle``."""
-    image = Image.open(path).convert("RGB").resize(TILE)
-    heat = ((anomaly_map - low) / (2 * (middle - low))).clamp(0, 1)
-    heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)
-    return image, overlay_image(image, heat).convert("RGB")
 
 
 def table(results: list[dict[str, Any]], categories: list[str]) -> str:

@@ -17,7 +17,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from anomalib_logic._progress import duration
 
-from .jobs import DONE, Job, Place, Result, digest_of_text, is_done, read_results, seconds_left, shard_of
+from .jobs import (
+    DONE,
+    Job,
+    Place,
+    Result,
+    digest_of_text,
+    is_configuration,
+    is_done,
+    read_results,
+    seconds_left,
+    shard_of,
+)
 from .report import in_order, page, section, write_csv
 from .runner import run_jobs
 from .suites import OURS, OWN_BACKBONE, PEERS, SUITES, UNTRAINED, categories_in
@@ -140,7 +151,7 @@ def model_fields(args: argparse.Namespace, model: str) -> dict[str, object]:
         "limit": args.limit,
         "options": json.dumps(options_of(args.options), sort_keys=True),
     }
-    if model.endswith((".yaml", ".yml")):
+    if is_configuration(model):
         file = Path(model)
         if not file.is_file():
             msg = f"there is no configuration file {model}"
@@ -217,7 +228,7 @@ def run(jobs: Sequence[Job], args: argparse.Namespace, console: Console) -> bool
     if not waiting:
         return False
     results = read_results(args.output)
-    files = {config_name(model): model for model in args.models or () if model.endswith((".yaml", ".yml"))}
+    files = {config_name(model): model for model in args.models or () if is_configuration(model)}
     failed = []
 
     def place_of(job: Job) -> Place:

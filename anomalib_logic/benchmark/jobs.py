@@ -79,6 +79,11 @@ class Place(NamedTuple):
     pictures: bool
 
 
+def is_configuration(model: str) -> bool:
+    """Whether a model is given by a configuration file."""
+    return model.endswith((".yaml", ".yml"))
+
+
 def digest_of_text(text: str | bytes) -> str:
     """First eight digits of the SHA-256."""
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:8]

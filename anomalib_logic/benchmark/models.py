@@ -37,6 +37,8 @@ from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 from anomalib_logic import Glcf, Lgfdr, SamLad
 from anomalib_logic.models.components.backbone import create_timm_model, describe_backbone, load_weights
 
+from .jobs import is_configuration
+
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}  # scores stay raw
 NARROW = {"depth": 2, "decoder_depths": (1, 1, 1, 1), "decoder_widths": (32, 64, 96, 160)}
 GLCF = {
@@ -215,7 +217,7 @@ def recipe_of(model: str) -> Recipe:
         ValueError: If there is no such name.
         FileNotFoundError: If there is no such file.
     """
-    if not is_file(model):
+    if not is_configuration(model):
         if model not in MODELS:
             msg = f"model must be one of {', '.join(MODELS)} or a configuration file (.yaml), got '{model}'"
             raise ValueError(msg)
@@ -233,11 +235,6 @@ def recipe_of(model: str) -> Recipe:
         loading.get("train_batch_size", 8),
         augmentations=_transform(loading.get("train_augmentations")),
     )
-
-
-def is_file(model: str) -> bool:
-    """Whether a model is given by a configuration file."""
-    return model.endswith((".yaml", ".yml"))
 
 
 def _transform(config: Mapping[str, Any] | None) -> Transform | None:

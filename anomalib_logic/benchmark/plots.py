@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from .jobs import DONE, Result
-from .report import FIGURES, complete_seeds, label, of, setting_of, shown_kinds, unique
+from .report import FIGURES, by_setting, complete_seeds, label, of, setting_of, shown_kinds, unique
 
 if TYPE_CHECKING:
     from anomalib.loggers.base import ImageLoggerBase
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image as Picture
 
     from .measure import Predictions
 
@@ -138,8 +139,8 @@ def draw_bars(done: Sequence[Result]) -> Figure:
 def bars_of(done: Sequence[Result], name: str) -> tuple[list[str], list[float], list[tuple[float, float]]]:
     """Labels, means and distances to the lowest and highest seed of the rows that have a figure."""
     rows, means, errors = [], [], []
-    for setting in unique(done, setting_of):
-        own = [result for result in done if setting_of(result) == setting and name in result["figures"]]
+    for setting, every in by_setting(done):
+        own = [result for result in every if name in result["figures"]]
         seeds = complete_seeds(done, own)
         values = [statistics.fmean(r["figures"][name] for r in of(own, seed=seed)) for seed in seeds]
         if values:
@@ -158,7 +159,7 @@ def draw_gallery(predictions: Predictions, path: Path) -> None:
         predictions: Images, maps and, if there are any, masks.
         path: File of the picture.
     """
-    from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
+    from anomalib.visualization.image.functional import create_image_grid
     from PIL import Image
 
     pairs = zip(predictions.maps, predictions.kinds, strict=True)
@@ -166,15 +167,26 @@ def draw_gallery(predictions: Predictions, path: Path) -> None:
     low, middle = good.median(), good.max()
     tiles = []
     for i in chosen(predictions.kinds):
-        image = Image.open(predictions.paths[i]).convert("RGB").resize(TILE)
-        heat = ((predictions.maps[i] - low) / (2 * (middle - low)).clamp_min(1e-12)).clamp(0, 1)
-        heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)
+        image, heat = image_and_map(predictions.paths[i], predictions.maps[i], low, middle)
         mask = Image.new("RGB", TILE)
         if predictions.masks:
             mask = Image.fromarray(predictions.masks[i].numpy().astype("uint8") * 255).resize(TILE).convert("RGB")
-        tiles += [image, mask, overlay_image(image, heat).convert("RGB")]
+        tiles += [image, mask, heat]
     path.parent.mkdir(parents=True, exist_ok=True)
     create_image_grid(tiles, nrow=COLUMNS).save(path, quality=85, optimize=True)
+
+
+def image_and_map(
+    path: str, anomaly_map: torch.Tensor, low: torch.Tensor, middle: torch.Tensor
+) -> tuple[Picture, Picture]:
+    """An image, and its map laid over it: blue at ``low``, green at ``middle``."""
+    from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
+    from PIL import Image
+
+    image = Image.open(path).convert("RGB").resize(TILE)
+    heat = ((anomaly_map - low) / (2 * (middle - low)).clamp_min(1e-12)).clamp(0, 1)
+    heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)
+    return image, overlay_image(image, heat).convert("RGB")
 
 
 def chosen(kinds: Sequence[str]) -> list[int]:

@@ -82,6 +82,14 @@ def setting_of(result: Result) -> Setting:
     return Setting(**{name: result["job"][name] for name in Setting._fields})
 
 
+def by_setting(done: Sequence[Result]) -> list[tuple[Setting, list[Result]]]:
+    """Each setting, in the order of its first result, with its results."""
+    groups: dict[Setting, list[Result]] = {}
+    for result in done:
+        groups.setdefault(setting_of(result), []).append(result)
+    return list(groups.items())
+
+
 def write_csv(results: Sequence[Result], path: Path) -> None:
     """Write one line for each job of a suite, with all that its file has but scores and curves."""
     lines = [
@@ -164,8 +172,7 @@ def summary_table(done: Sequence[Result]) -> str:
     costs = [name for name in COSTS if any(name in result["costs"] for result in done)]
     heads = ["model", "backbone, side", "seeds", *(title for title, _ in columns), *(COSTS[name] for name in costs)]
     rows = []
-    for setting in unique(done, setting_of):
-        own = [result for result in done if setting_of(result) == setting]
+    for setting, own in by_setting(done):
         seeds = complete_seeds(done, own)
         cells = [label(setting), describe(setting), str(len(seeds))]
         for _, names in columns:
@@ -185,8 +192,7 @@ def category_table(done: Sequence[Result]) -> str:
     kinds = shown_kinds(done)
     names = [f"image_auroc_{kind}" for kind in kinds] or ["image_auroc"]
     rows = []
-    for setting in unique(done, setting_of):
-        own = [result for result in done if setting_of(result) == setting]
+    for setting, own in by_setting(done):
         cells = [label(setting)]
         for category in categories:
             there = [result["figures"] for result in of(own, category=category)]
@@ -205,8 +211,7 @@ def published_table(suite: str, done: Sequence[Result]) -> str:
         if one.suite != suite or one.category not in categories:
             continue
         ours = []
-        for setting in unique(done, setting_of):
-            own = [result for result in done if setting_of(result) == setting]
+        for _, own in by_setting(done):
             model = own[0]["job"]["model"].rpartition("/")[2]  # of a configuration file in a folder, its own name
             if model != one.model or not all(one.figure in result["figures"] for result in own):
                 continue

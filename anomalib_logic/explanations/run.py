@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from anomalib.post_processing import PostProcessor
 from anomalib.utils.path import generate_output_filename
 
 from anomalib_logic.data.image_files import read_size
+from anomalib_logic.metrics._test_images import datasets_of
 from anomalib_logic.metrics.map_geometry import map_geometry
 
 from .findings import FoundObject, ObjectsOfImage, find_objects, find_regions
@@ -59,7 +60,8 @@ class RunExplainer:
         self.trainer = trainer
         self.module = module
         self.objects = objects
-        self.geometry = map_geometry(_datasets(trainer), module)
+        loaders = trainer.predict_dataloaders if trainer.predicting else trainer.test_dataloaders
+        self.geometry = map_geometry(datasets_of(loaders), module)
         self.threshold, self.pixel_threshold, self.calibrated = _thresholds(module)
 
     def explain(self, batch: ImageBatch) -> Iterator[Explained]:
@@ -152,11 +154,6 @@ def run_last(trainer: Trainer, callback: Callback) -> None:
         callback: One of its callbacks.
     """
     trainer.callbacks = [*(other for other in trainer.callbacks if other is not callback), callback]
-
-
-def _datasets(trainer: Trainer) -> list[Any]:
-    loaders = trainer.predict_dataloaders if trainer.predicting else trainer.test_dataloaders
-    return [getattr(loader, "dataset", None) for loader in (loaders if isinstance(loaders, list) else [loaders])]
 
 
 def _thresholds(module: LightningModule) -> tuple[float | None, float | None, bool]:

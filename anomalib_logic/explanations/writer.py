@@ -12,7 +12,7 @@ import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_logic._files import write_text
+from anomalib_logic._files import check_folder, write_text
 
 from .record import to_json
 from .run import RunExplainer, picture_path, run_last
@@ -53,9 +53,8 @@ class ExplanationWriter(Callback):
         if stage not in ("test", "predict"):
             return
         folder = self._folder(pl_module)
-        if folder is not None and folder.exists() and not folder.is_dir():
-            msg = f"output_dir must be a folder or not exist, got the file {folder}"
-            raise NotADirectoryError(msg)
+        if folder is not None:
+            check_folder(folder, "output_dir")
         run_last(trainer, self)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

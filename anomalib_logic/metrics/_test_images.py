@@ -26,9 +26,12 @@ def test_datasets(trainer: Trainer) -> list[Any]:
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
         return [getattr(datamodule, "test_data", None)]
-    loaders = getattr(trainer, "test_dataloaders", None)
-    loaders = loaders if isinstance(loaders, list) else [loaders]
-    return [getattr(loader, "dataset", None) for loader in loaders]
+    return datasets_of(getattr(trainer, "test_dataloaders", None))
+
+
+def datasets_of(loaders: Any) -> list[Any]:
+    """Return the data sets of one or several data loaders; ``None`` for one that is not known."""
+    return [getattr(loader, "dataset", None) for loader in (loaders if isinstance(loaders, list) else [loaders])]
 
 
 def test_image_paths(trainer: Trainer) -> list[str] | None:

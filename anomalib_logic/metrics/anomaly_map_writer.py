@@ -3,13 +3,13 @@
 
 """Anomaly maps of a test run as files that MVTec's evaluation script reads."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from anomalib_logic._files import check_folder
 from anomalib_logic.data.image_files import read_size
 from anomalib_logic.data.loco_layout import anomaly_kind
 
@@ -50,10 +50,7 @@ class AnomalyMapWriter(Callback):
         """Check folder and layout before the run."""
         if stage != "test":
             return
-        folder = self._folder(trainer)
-        if folder.exists() and not folder.is_dir():
-            msg = f"output_dir must be a folder or not exist, got the file {folder}"
-            raise NotADirectoryError(msg)
+        check_folder(self._folder(trainer), "output_dir")
         if getattr(trainer, "datamodule", None) is not None:
             self._check_data(trainer, pl_module)
         run_before_post_processor(trainer, pl_module, self)
@@ -77,7 +74,7 @@ class AnomalyMapWriter(Callback):
                 msg = f"{path}: {error}"
                 raise ValueError(msg) from error
             name = Path(path.parents[2].name, "test", anomaly_kind(path), f"{path.stem}.tiff")
-            write_map(self._folder(trainer) / name, resized.cpu().numpy(), suffix=f".{os.getpid()}")
+            write_map(self._folder(trainer) / name, resized.cpu().numpy())
 
     def _folder(self, trainer: Trainer) -> Path:
         return self.output_dir or Path(trainer.default_root_dir) / "anomaly_maps"

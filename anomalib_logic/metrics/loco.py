@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from anomalib_logic._files import write_text
 from anomalib_logic.data.image_files import list_images
 from anomalib_logic.data.loco_layout import (
     GROUND_TRUTH_FOLDER,
@@ -233,12 +234,7 @@ def _combine(results: Sequence[Any], function: Callable[[Sequence[float]], float
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
     """Write the metrics; the file appears only when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(results, indent=4) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(results, indent=4) + "\n")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from anomalib_logic._files import complete_file
+
 MAP_SUFFIXES = (".tif", ".tiff")
 
 
@@ -38,21 +40,15 @@ def read_map(path: str | Path) -> np.ndarray:
     return scores
 
 
-def write_map(path: Path, scores: np.ndarray, suffix: str = "") -> None:
+def write_map(path: Path, scores: np.ndarray) -> None:
     """Write a map as an uncompressed float32 TIFF file; the file appears only when it is complete.
 
     Args:
         path: The file; its folder is made.
         scores: Shape ``(H, W)``.
-        suffix: Tells temporary files of several writers apart.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{suffix}.tmp")
-    try:
+    with complete_file(path) as temporary:
         tifffile.imwrite(temporary, scores.astype(np.float32, copy=False))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def find_maps(folder: Path) -> dict[str, Path]:

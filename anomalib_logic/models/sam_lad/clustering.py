@@ -6,7 +6,8 @@
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-PART = 1024  # positions that are compared with the centroids at a time
+from .measurement import compare_in_parts
+
 SAMPLE = 40_000  # positions that are clustered, at most
 
 
@@ -50,9 +51,6 @@ def nearest_centroid(features: torch.Tensor, centroids: torch.Tensor) -> torch.T
     Returns:
         Shape ``(N, B, H, W)``.
     """
-    flat = features.flatten(2).transpose(1, 2)
-    left = torch.cat([-2 * flat, torch.ones_like(flat[..., :1])], dim=2)
-    right = torch.cat([centroids, centroids.square().sum(dim=2, keepdim=True)], dim=2).flatten(0, 1).T
-    # Centroids last and few positions at a time, so that the search for the least stays in the cache.
-    parts = [(part @ right).unflatten(2, centroids.shape[:2]).argmin(dim=3) for part in left.split(PART, dim=1)]
-    return torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, features.shape[2:])
+    parts = compare_in_parts(features.flatten(2), centroids.flatten(0, 1).T)
+    nearest = [part.unflatten(2, centroids.shape[:2]).argmin(dim=3) for part in parts]
+    return torch.cat(nearest, dim=1).transpose(1, 2).unflatten(2, features.shape[2:])

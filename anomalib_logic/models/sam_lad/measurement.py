@@ -3,9 +3,11 @@
 
 """Anomaly measurement: how far features lie from the Gaussian of k references (paper section 3.6)."""
 
+from collections.abc import Iterator
+
 import torch
 
-PART = 768  # positions that are compared at a time: fresh memory for all of them would cost more than the products
+PART = 1024  # features that are compared at a time: fresh memory for all of them would cost more than the products
 
 
 def mahalanobis(features: torch.Tensor, references: torch.Tensor, weights: torch.Tensor, eps: float) -> torch.Tensor:
@@ -84,11 +86,25 @@ def nearest_point(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     return _distance(features, _nearest(features, points))
 
 
-def _nearest(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Least ``|p|² - 2 f·p`` over the points, as matrix products, shape ``(..., P)``."""
+def compare_in_parts(features: torch.Tensor, points: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield ``|p|² - 2 f·p``, which orders points by their distance to a feature, for some features at a time.
+
+    Args:
+        features: Shape ``(..., C, P)``.
+        points: Shape ``(..., C, Q)``.
+
+    Yields:
+        Matrix products of shape ``(..., p, Q)``, which stay in the cache; the parts ``p`` make up P.
+    """
     left = torch.cat([-2 * features, torch.ones_like(features[..., :1, :])], dim=-2).transpose(-1, -2)
     right = torch.cat([points, points.square().sum(dim=-2, keepdim=True)], dim=-2)
-    return torch.cat([(part @ right).amin(dim=-1) for part in left.split(PART, dim=-2)], dim=-1)
+    for part in left.split(PART, dim=-2):
+        yield part @ right
+
+
+def _nearest(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Least ``|p|² - 2 f·p`` over the points, shape ``(..., P)``."""
+    return torch.cat([part.amin(dim=-1) for part in compare_in_parts(features, points)], dim=-1)
 
 
 def _distance(features: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 SMALL = {
@@ -21,6 +22,17 @@ SMALL = {
 def small() -> dict:
     """Constructor arguments of a GLCF network small enough to train in a test."""
     return dict(SMALL)
+
+
+def check_training(model, engine, datamodule) -> None:
+    """Train and test a model: each of its networks learns, and two images get finite maps and scores of their own."""
+    before = {name: value.clone() for name, value in model.named_parameters() if value.requires_grad}
+    engine.train(model, datamodule=datamodule)
+    trained = {name for name, value in model.named_parameters() if name in before and not value.equal(before[name])}
+    assert {name.split(".")[1] for name in trained} == {name.split(".")[1] for name in before}
+    result = model.eval()(torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)))
+    assert torch.isfinite(result.anomaly_map).all()
+    assert result.pred_score[0] != result.pred_score[1]
 
 
 def write_squares(root: Path, good: int, bad: int = 3) -> Path:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anomalib_logic.models.sam_lad import clustering, measurement
+from anomalib_logic.models.sam_lad import measurement
 from anomalib_logic.models.sam_lad.clustering import nearest_centroid
 from anomalib_logic.models.sam_lad.measurement import mahalanobis, nearest_distance, nearest_point
 
@@ -88,7 +88,7 @@ def test_nearest_point_is_the_least_of_all_pairs_whatever_the_number_at_a_time(m
 
 @pytest.mark.parametrize("part", [7, 1000])
 def test_nearest_centroid_is_found_for_each_clustering(monkeypatch, part):
-    monkeypatch.setattr(clustering, "PART", part)
+    monkeypatch.setattr(measurement, "PART", part)
     generator = torch.Generator().manual_seed(0)
     features, centroids = torch.randn(2, 8, 5, 6, generator=generator), torch.randn(3, 4, 8, generator=generator)
     result = nearest_centroid(features, centroids)
