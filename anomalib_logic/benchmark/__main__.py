@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -138,10 +139,10 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     return jobs
 
 
-def model_fields(args: argparse.Namespace, model: str) -> dict[str, object]:
+def model_fields(args: argparse.Namespace, model: str) -> dict[str, Any]:
     """What a job says of its model."""
     suite = SUITES[args.suite]
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "row": args.name or model,
         "model": model,
         "backbone": args.backbone,
@@ -169,7 +170,7 @@ def config_name(file: str) -> str:
     return "/".join(Path(file).with_suffix("").parts[-2:])
 
 
-def options_of(text: str) -> dict[str, object]:
+def options_of(text: str) -> dict[str, Any]:
     """Read ``--options``."""
     try:
         options = json.loads(text)

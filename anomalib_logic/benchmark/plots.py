@@ -88,8 +88,7 @@ def grid(results: Sequence[Result], draw: Callable[[Result, Axes], None]) -> Fig
 def draw_scores(result: Result, axes: Axes) -> None:
     """Histogram of the raw image scores, one for each kind of images."""
     kinds = {kind: list(scores.values()) for kind, scores in result["scores"].items()}
-    colors = [COLORS.get(kind) for kind in kinds]
-    colors = colors if all(colors) else None
+    colors = [COLORS[kind] for kind in kinds] if all(kind in COLORS for kind in kinds) else None
     axes.hist(list(kinds.values()), BINS, label=list(kinds), color=colors, histtype="stepfilled", alpha=0.6)
     axes.set(title=label(setting_of(result)), xlabel="image score", ylabel="images")
     axes.legend()
@@ -184,8 +183,8 @@ def image_and_map(
     from PIL import Image
 
     image = Image.open(path).convert("RGB").resize(TILE)
-    heat = ((anomaly_map - low) / (2 * (middle - low)).clamp_min(1e-12)).clamp(0, 1)
-    heat = visualize_anomaly_map(heat, colormap=True, normalize=False).resize(TILE)
+    values = ((anomaly_map - low) / (2 * (middle - low)).clamp_min(1e-12)).clamp(0, 1)
+    heat = visualize_anomaly_map(values, colormap=True, normalize=False).resize(TILE)
     return image, overlay_image(image, heat).convert("RGB")
 
 

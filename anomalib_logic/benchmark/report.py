@@ -9,7 +9,7 @@ import csv
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .jobs import DONE, FAILED, Result
 from .suites import OURS, PEERS, SUITES
@@ -278,7 +278,8 @@ def over_seeds(own: Sequence[Result], seeds: Sequence[int], name: str) -> str:
 def published() -> list[Published]:
     """Figures that papers report."""
     with PUBLISHED_FILE.open(encoding="utf-8", newline="") as file:
-        return [Published(**{**line, "value": float(line["value"]) / 100}) for line in csv.DictReader(file)]
+        lines: list[dict[str, Any]] = list(csv.DictReader(file))
+    return [Published(**{**line, "value": float(line["value"]) / 100}) for line in lines]
 
 
 def label(setting: Setting) -> str:

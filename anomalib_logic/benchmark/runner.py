@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from anomalib_logic.cli import sentence
 
@@ -40,7 +41,7 @@ def run_jobs(jobs: Sequence[Job], place_of: Callable[[Job], Place], after: Watch
     for name, value in {**MALLOC, **QUIET}.items():
         os.environ.setdefault(name, value)
     forks = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload(["anomalib_logic.benchmark.measure"])  # imported once
     for index, job in enumerate(jobs):
@@ -101,10 +102,11 @@ def one_line(error: Exception) -> str:
 def end_with_parent() -> None:
     """End this process when the one that started it does, even if that is killed."""
     parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
     if parent is not None:
-        threading.Thread(target=watch, daemon=True).start()
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    """Wait for the end of a process, then end this one."""
+    wait([sentinel])
+    os._exit(1)

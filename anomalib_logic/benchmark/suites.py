@@ -43,7 +43,7 @@ VISA = (
     "pipe_fryum",
 )
 DISEASES = ("CNV", "DME", "DRUSEN")
-HELD_OUT = {"val_split_mode": "from_train", "val_split_ratio": 0.2}
+HELD_OUT: dict[str, Any] = {"val_split_mode": "from_train", "val_split_ratio": 0.2}
 
 DataMaker = Callable[..., "AnomalibDataModule"]
 
@@ -117,7 +117,7 @@ def _visa(root: Path, category: str, seed: int, **loading: Any) -> AnomalibDataM
 def _oct(root: Path, category: str, seed: int, **loading: Any) -> AnomalibDataModule:
     from anomalib.data import Folder
 
-    folders = {"abnormal_dir": [f"test/{name}" for name in DISEASES], "normal_test_dir": "test/NORMAL"}
+    folders: dict[str, Any] = {"abnormal_dir": [f"test/{name}" for name in DISEASES], "normal_test_dir": "test/NORMAL"}
     return Folder(category, "train/NORMAL", root, **folders, seed=seed, **HELD_OUT, **loading)
 
 
@@ -125,7 +125,7 @@ def _parts(root: Path, category: str, seed: int, **loading: Any) -> AnomalibData
     from anomalib.data import Folder
 
     masks = "masks" if (root / category / "masks").is_dir() else None
-    split = {"test_split_ratio": 0.33, "seed": seed, **HELD_OUT}
+    split: dict[str, Any] = {"test_split_ratio": 0.33, "seed": seed, **HELD_OUT}
     return Folder(category, "good", root / category, "bad", mask_dir=masks, **split, **loading)
 
 

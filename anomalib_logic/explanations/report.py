@@ -71,7 +71,7 @@ class HtmlReport(Callback):
         self.picture_size = picture_size
         self.max_pictures = max_pictures
         self.objects = objects
-        self._explainer: RunExplainer | None = None
+        self._explainer: RunExplainer = None  # type: ignore[assignment]  # only while it runs
         self._rows: list[Row] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -104,7 +104,7 @@ class HtmlReport(Callback):
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             write_text(self._file(trainer), render(rows, metrics, _about(trainer, pl_module), self.max_pictures))
             logger.info("the report is %s", self._file(trainer).resolve())
-        self._explainer, self._rows = None, []
+        self._explainer, self._rows = None, []  # type: ignore[assignment]
 
     def _file(self, trainer: Trainer) -> Path:
         return self.path or Path(trainer.default_root_dir) / "report.html"

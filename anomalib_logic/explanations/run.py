@@ -114,7 +114,7 @@ class RunExplainer:
         mask, threshold = batch.pred_mask[i].bool(), self.pixel_threshold
         if threshold is not None and torch.equal(mask, batch.anomaly_map[i] > threshold):
             return anomaly_map > threshold, threshold
-        return self._restore(mask, anomaly_map.shape) > 0.5, None
+        return self._restore(mask, (anomaly_map.shape[0], anomaly_map.shape[1])) > 0.5, None
 
 
 def explained_objects(trainer: Trainer, module: LightningModule, batch: ImageBatch) -> list[ObjectsOfImage] | None:

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from anomalib.data import ImageBatch, ImageItem, InferenceBatch
@@ -96,7 +96,7 @@ class ExplanationVisualizer(ImageVisualizer):
     def _picture(
         self, item: ImageItem, maps: dict[str, torch.Tensor], objects: list[FoundObject] | None
     ) -> Image.Image:
-        usual = self.visualize(item)
+        usual = cast("Image.Image", self.visualize(item))  # of one item, not of a batch
         with Image.open(item.image_path) as image:
             base = image.convert("RGB").resize(self.field_size)
         panels = [self._with_title(name, picture) for name, picture in self._draw(base, maps, objects)]

@@ -45,7 +45,7 @@ class ExplanationWriter(Callback):
     def __init__(self, output_dir: str | Path | None = None, objects: bool = True) -> None:
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.objects = objects
-        self._explainer: RunExplainer | None = None
+        self._explainer: RunExplainer = None  # type: ignore[assignment]  # only while it runs
         self._sources: dict[Path, str] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -86,7 +86,7 @@ class ExplanationWriter(Callback):
         if self._sources and trainer.is_global_zero:
             folder = self._folder(pl_module) or Path(trainer.default_root_dir) / "images"
             logger.info("%d explanations are in %s", len(self._sources), folder.resolve())
-        self._explainer, self._sources = None, {}
+        self._explainer, self._sources = None, {}  # type: ignore[assignment]
 
     def _folder(self, pl_module: LightningModule) -> Path | None:
         folder = self.output_dir or getattr(getattr(pl_module, "visualizer", None), "output_dir", None)
