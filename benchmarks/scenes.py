@@ -37,6 +37,7 @@ from anomalib_logic.metrics.protocol import image_auroc
 from anomalib_logic.models.components.backbone import describe_backbone, load_weights
 from anomalib_logic.models.components.error_maps import TOP_SHARE
 from anomalib_logic.models.components.image_score import ImageScore, summarize
+from anomalib_logic.models.sam_lad.torch_model import soft_maximum
 
 GLCF = {
     **NARROW,
@@ -127,10 +128,10 @@ def sam_lad_results(model: SamLad, data: MVTecLoco, picture: Path | None) -> dic
         batches.append(batch)
     if picture:
         draw(batches, picture)
-    figures = {"samlad": image_aurocs(batches, [part.logsumexp(dim=1) for part in deviations])}
+    figures = {"samlad": image_aurocs(batches, [soft_maximum(part) for part in deviations])}
     for i, (name, score) in enumerate(network.scores.items()):
         others = [j for j in range(len(network.scores)) if j != i]
-        figures[f"samlad, no {name}"] = image_aurocs(batches, [part[:, others].logsumexp(dim=1) for part in deviations])
+        figures[f"samlad, no {name}"] = image_aurocs(batches, [soft_maximum(part[:, others]) for part in deviations])
         trust = score.trust.item()
         alone = [part[:, i] / max(trust, 1e-6) for part in deviations]
         figures[f"samlad, {name} only"] = {**image_aurocs(batches, alone), "trust": round(trust, 3)}

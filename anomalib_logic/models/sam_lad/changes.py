@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from .median import lower_median
+
 DRAWS = 16  # windows that are tried: the one that changes the image most is taken, not one of plain background
-WINDOW = (0.1, 0.25)  # side of windows as a share of the image
+FILLED = (0.1, 0.25)  # side of windows that are filled, as a share of the image
+EXCHANGED = (0.25, 0.5)  # side of windows of another image
 SPOT = (0.03, 0.1)  # height and width of spots
 OPACITY = 0.7  # of spots
 BORDER = 3  # pixels over which a window passes into its surroundings
@@ -23,34 +26,42 @@ def spot(image: torch.Tensor, other: torch.Tensor, generator: torch.Generator) -
     return _paste(image, colour, place, max(2, min(height, width) // 3), OPACITY)
 
 
-def copy_window(image: torch.Tensor, other: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Repeat a window in another place: a logical defect."""
+def fill_window(image: torch.Tensor, other: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Fill a window with the colour of its border (the median): a part is missing."""
     del other
-    return _most_changed(image, image, False, generator)
+
+    def colour_of_border(window: torch.Tensor) -> torch.Tensor:
+        border = torch.cat([window[:, 0], window[:, -1], window[:, :, 0], window[:, :, -1]], dim=1)
+        return lower_median(border.T).view(-1, 1, 1).expand_as(window)
+
+    return _most_changed(image, image, FILLED, generator, colour_of_border)
 
 
 def exchange_window(image: torch.Tensor, other: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Take a window from the same place of another normal image: parts of the two that do not belong together."""
-    return _most_changed(image, other, True, generator)
+    return _most_changed(image, other, EXCHANGED, generator)
 
 
 CHANGES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]] = {
     "spot": spot,
-    "copied window": copy_window,
+    "filled window": fill_window,
     "exchanged window": exchange_window,
 }
 
 
 def _most_changed(
-    image: torch.Tensor, source: torch.Tensor, same_place: bool, generator: torch.Generator
+    image: torch.Tensor,
+    source: torch.Tensor,
+    share: tuple[float, float],
+    generator: torch.Generator,
+    treat: Callable[[torch.Tensor], torch.Tensor] = lambda window: window,
 ) -> torch.Tensor:
     """Put windows of ``source`` into the image, one at a time; of several draws the one that changes most."""
     results = []
     for _ in range(DRAWS):
-        side = _draw(WINDOW, min(image.shape[1:]), generator)
+        side = _draw(share, min(image.shape[1:]), generator)
         place = _place(image, (side, side), generator)
-        origin = place if same_place else _place(image, (side, side), generator)
-        results.append(_paste(image, source[origin], place, BORDER))
+        results.append(_paste(image, treat(source[place]), place, BORDER))
     return max(results, key=lambda result: float((result - image).square().sum()))
 
 

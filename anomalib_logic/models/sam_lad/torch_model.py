@@ -33,6 +33,7 @@ from .scores.score import Measured
 
 logger = logging.getLogger(__name__)
 
+SHARPNESS = 4  # of the soft maximum of the scores
 PICTURE = 128  # height and width of the pictures kept for explanations
 IMAGES = {  # fields that are kept whatever the scores are
     "key": torch.float,
@@ -156,7 +157,7 @@ class SamLadModel(nn.Module):
             calibrated_on: Number of normal images that the scores were calibrated on, if the images are of these.
         """
         with full_precision(self.encoder.pixel_mean.device):
-            score = self.deviations(measured, calibrated_on).logsumexp(dim=1)
+            score = soft_maximum(self.deviations(measured, calibrated_on))
             excess = [s.excess(measured[name]) for name, s in self.scores.items()]
             anomaly_map = torch.stack(excess).sum(dim=0).unsqueeze(1)
             anomaly_map = F.interpolate(anomaly_map, self.image_size, mode="bilinear", align_corners=False)
@@ -264,6 +265,8 @@ class SamLadModel(nn.Module):
     def _calibrate_trust(self, sample: Sequence[tuple[torch.Tensor, int | None]], seed: int) -> None:
         """Learn how far the scores can be trusted: what they notice of changes, in proportion to the best of them.
 
+        Of several changes the one counts that a score notices best: a score that alone knows one kind counts fully.
+
         Args:
             sample: See :meth:`fit`.
             seed: Seed of the changes.
@@ -277,8 +280,8 @@ class SamLadModel(nn.Module):
                 measured.append(self.measure(self.compare(self.represent(changed), exclude)))
             if measured:
                 noticed = torch.stack([s.notice([m[name] for m in measured]) for name, s in self.scores.items()])
-                shares.append(noticed / noticed.amax().clamp_min(1e-6))
-        trust = torch.stack(shares).mean(dim=0) if shares else torch.zeros(len(self.scores))
+                shares.append(noticed / noticed.amax().clamp_min(1))  # less than one deviation is chance
+        trust = torch.stack(shares).amax(dim=0) if shares else torch.zeros(len(self.scores))
         if trust.any():
             for score, value in zip(self.scores.values(), trust / trust.amax(), strict=True):
                 score.trust.copy_(value)
@@ -306,6 +309,18 @@ class SamLadModel(nn.Module):
     def forget_comparisons(self) -> None:
         """Free what :meth:`held_out_predictions` would take from the fit."""
         self._held_out = ()
+
+
+def soft_maximum(deviations: torch.Tensor) -> torch.Tensor:
+    """Soft maximum over the scores: a little above the highest if several are high.
+
+    Args:
+        deviations: Result of :meth:`SamLadModel.deviations`, shape ``(N, S)``.
+
+    Returns:
+        Image scores, shape ``(N,)``.
+    """
+    return (SHARPNESS * deviations).logsumexp(dim=1) / SHARPNESS
 
 
 def build_blur(sigma: float) -> nn.Module:

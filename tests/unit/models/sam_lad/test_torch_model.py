@@ -234,6 +234,23 @@ def test_trust_is_what_a_score_notices_of_changes_in_normal_images(normals):
     assert all(0 <= value <= 1 for value in trust.values())
 
 
+def test_trust_is_the_share_of_the_change_that_a_score_notices_best(normals):
+    model = build_model()
+    fit_encoder(model, normals)
+    noticed = {  # spot, filled window, exchanged window; what no score notices by a deviation is chance
+        "details": (8.0, 0.0, 0.1),
+        "anywhere": (4.0, 2.0, 0.0),
+        "composition": (0.0, 10.0, 0.2),
+        "count": (0.0, 0.0, 0.5),
+    }
+    for name, score in model.scores.items():
+        values = iter(noticed.get(name, (0.0, 0.0, 0.0)))
+        score.notice = lambda changed, values=values: torch.tensor(next(values))
+    model.fit((model.represent(part) for part in normals.split(4)), len(normals), sample=sample_of(normals[:2]))
+    trust = {name: float(score.trust) for name, score in model.scores.items() if score.trust > 0}
+    assert trust == {"details": 1.0, "anywhere": 0.5, "composition": 1.0, "count": 0.5}
+
+
 def _grey(compared) -> torch.Tensor:
     """Sum over the picture of the image: any change of an image changes it, mostly far more than the noise does."""
     usual = compared.bank.picture.float().sum(dim=(1, 2, 3)).mean()
