@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from anomalib.models.components import GaussianBlur2d
 from torch import nn
 from torch.nn import functional as F
 
+from .blur import SeparableBlur
 from .image_score import ImageScore, summarize
 from .options import OptionGroup
 from .precision import full_precision
@@ -65,7 +65,7 @@ class MapFusion(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.image_score = image_score
-        self.blur = GaussianBlur2d(sigma=sigma, channels=1) if sigma > 0 else nn.Identity()
+        self.blur = SeparableBlur(sigma)
 
     def forward(self, maps: Sequence[torch.Tensor], weights: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
         """Fuse.

@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
-from anomalib.models.components import GaussianBlur2d
-from anomalib.models.components.filters.blur import compute_kernel_size
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional as F
 
 from anomalib_logic._progress import with_progress
+from anomalib_logic.models.components.blur import SeparableBlur
 from anomalib_logic.models.components.patch_features import PatchFeatures
 from anomalib_logic.models.components.precision import full_precision
 from anomalib_logic.models.components.upsampling import resize
@@ -90,7 +89,7 @@ class SamLadModel(nn.Module):
             images |= score.IMAGES
             objects |= score.OBJECTS
         self.bank = Bank(images, objects, bank.half_precision_bank)
-        self.blur = build_blur(scoring.sigma)
+        self.blur = SeparableBlur(scoring.sigma)
         self._held_out: Sequence[Measurements] = ()  # normal images, from a fit to its thresholds
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
@@ -321,15 +320,3 @@ def soft_maximum(deviations: torch.Tensor) -> torch.Tensor:
         Image scores, shape ``(N,)``.
     """
     return (SHARPNESS * deviations).logsumexp(dim=1) / SHARPNESS
-
-
-def build_blur(sigma: float) -> nn.Module:
-    """Gaussian filter of maps, along one axis after the other: a window of 33 x 33 would cost 16 times as much.
-
-    Args:
-        sigma: Standard deviation in pixels; 0 for none.
-    """
-    if sigma == 0:
-        return nn.Identity()
-    size = compute_kernel_size(sigma)
-    return nn.Sequential(*(GaussianBlur2d(sigma, kernel_size=shape) for shape in ((size, 1), (1, size))))
