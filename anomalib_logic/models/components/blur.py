@@ -14,7 +14,7 @@ from torch import nn
 class SeparableBlur(nn.Sequential):
     """Anomalib's Gaussian filter along one axis after the other.
 
-    The result is that of the filter of both axes at once, but of 4 pixels, whose window is 33 x 33, it takes 66 products
+    The result is that of the filter of both axes at once. For 4 pixels, whose window is 33 x 33, it takes 66 products
     a pixel instead of 1089. Checkpoints do not have its kernels, since ``sigma`` tells them; those of older ones are
     passed over.
 
