@@ -212,10 +212,10 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         return super().to_onnx(*args, **kwargs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse checkpoints of versions whose bank had other fields."""
+        """Refuse checkpoints of versions that had other fields."""
         own = checkpoint.get(SOURCE, {}).get("model", "SamLad") == "SamLad"
-        if own and not any(name.startswith("model.scores.") for name in checkpoint["state_dict"]):
-            msg = "the checkpoint is of a version of SamLad whose bank had other fields: fit the model again"
+        if own and not any(name.endswith(".map_trust") for name in checkpoint["state_dict"]):
+            msg = "the checkpoint is of a version of SamLad that had other fields: fit the model again"
             raise ValueError(msg)
         super().on_load_checkpoint(checkpoint)
 

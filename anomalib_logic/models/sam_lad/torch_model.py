@@ -264,7 +264,8 @@ class SamLadModel(nn.Module):
     def _calibrate_trust(self, sample: Sequence[tuple[torch.Tensor, int | None]], seed: int) -> None:
         """Learn how far the scores can be trusted: what they notice of changes, in proportion to the best of them.
 
-        Of several changes the one counts that a score notices best: a score that alone knows one kind counts fully.
+        For the image score the change counts that a score notices best: one that alone knows one kind of defect counts
+        fully. For the map the mean over the changes counts: a map must show all kinds, and elsewhere be quiet.
 
         Args:
             sample: See :meth:`fit`.
@@ -280,10 +281,11 @@ class SamLadModel(nn.Module):
             if measured:
                 noticed = torch.stack([s.notice([m[name] for m in measured]) for name, s in self.scores.items()])
                 shares.append(noticed / noticed.amax().clamp_min(1))  # less than one deviation is chance
-        trust = torch.stack(shares).amax(dim=0) if shares else torch.zeros(len(self.scores))
-        if trust.any():
-            for score, value in zip(self.scores.values(), trust / trust.amax(), strict=True):
-                score.trust.copy_(value)
+        if any(share.any() for share in shares):
+            best, mean = torch.stack(shares).amax(dim=0), torch.stack(shares).mean(dim=0)
+            for i, score in enumerate(self.scores.values()):
+                score.trust.copy_(best[i] / best.amax())
+                score.map_trust.copy_(mean[i] / mean.amax())
 
     def _compare_held_out(self, index: torch.Tensor) -> Comparison:
         """Compare images of the bank with all others."""

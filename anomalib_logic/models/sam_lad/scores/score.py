@@ -50,7 +50,8 @@ class Score(DynamicBufferMixin):
         MARKS: The map says where something is wrong, from 0 to about 1, and not how far features are from normal ones.
         unit: Mean of the map over normal images, that maps are divided by; a scalar, or one for each position.
         mean, std: Of the value over normal images, each compared with all others.
-        trust: How far the score counts, in [0, 1], see :meth:`.SamLadModel.fit`.
+        trust: How far the value counts, in [0, 1], see :meth:`.SamLadModel.fit`.
+        map_trust: How far the map counts, in [0, 1].
     """
 
     IMAGES: ClassVar[Mapping[str, torch.dtype]] = {}
@@ -67,6 +68,7 @@ class Score(DynamicBufferMixin):
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(1.0))
         self.register_buffer("trust", torch.tensor(1.0))
+        self.register_buffer("map_trust", torch.tensor(1.0))
 
     def keep(self, maps: Maps, found: Found) -> Template:
         """Compute the fields of ``IMAGES`` and ``OBJECTS`` of images."""
@@ -104,12 +106,12 @@ class Score(DynamicBufferMixin):
         return resize((measured.map / self.unit).unsqueeze(1), self.size).squeeze(1)
 
     def excess(self, measured: Measured) -> torch.Tensor:
-        """How far each position lies above the value of normal images, times the trust, shape ``(N, s, s)``.
+        """How far each position lies above the value of normal images, times its trust, shape ``(N, s, s)``.
 
         In standard deviations of that value, with a soft limit at 0: what is below it says nothing.
         """
         drawn = self.draw(measured)
-        return self.trust * (drawn if self.MARKS else F.softplus((drawn - self.mean) / self.std))
+        return self.map_trust * (drawn if self.MARKS else F.softplus((drawn - self.mean) / self.std))
 
     def value(self, measured: Measured) -> torch.Tensor:
         """How unusual images are, shape ``(N,)``."""
@@ -124,8 +126,9 @@ class Score(DynamicBufferMixin):
 
     def reset(self) -> None:
         """Forget an earlier calibration."""
-        for buffer, value in ((self.unit, 1.0), (self.mean, 0.0), (self.std, 1.0), (self.trust, 1.0)):
-            buffer.fill_(value)
+        for buffer in (self.unit, self.std, self.trust, self.map_trust):
+            buffer.fill_(1.0)
+        self.mean.fill_(0.0)
 
     def calibrate(self, measured: list[Measured]) -> None:
         """Learn unit, mean and standard deviation.

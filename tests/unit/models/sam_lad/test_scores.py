@@ -120,7 +120,7 @@ def test_changes_are_noticed_in_deviations_of_the_normal_images():
 def test_map_shows_what_lies_above_the_values_of_normal_images():
     score = Scene(4)
     score.calibrate([Measured(torch.full((1, 4, 4), value)) for value in (1.0, 2.0, 3.0)])
-    score.trust.fill_(0.5)
+    score.map_trust.fill_(0.5)
     below, at, above = (score.excess(Measured(torch.full((1, 4, 4), value)))[0, 0, 0] for value in (-98.0, 2.0, 102.0))
     # The mean of the maps, 2, is one unit, so the values' deviation is 0.5.
     assert below == pytest.approx(0, abs=1e-6)

@@ -249,6 +249,9 @@ def test_trust_is_the_share_of_the_change_that_a_score_notices_best(normals):
     model.fit((model.represent(part) for part in normals.split(4)), len(normals), sample=sample_of(normals[:2]))
     trust = {name: float(score.trust) for name, score in model.scores.items() if score.trust > 0}
     assert trust == {"details": 1.0, "anywhere": 0.5, "composition": 1.0, "count": 0.5}
+    # Means: details 1 + 0 + .1, anywhere .5 + .2 + 0, composition 0 + 1 + .2, count 0 + 0 + .5
+    expected = {"details": 1.1 / 1.2, "anywhere": 0.7 / 1.2, "composition": 1.0, "count": 0.5 / 1.2}
+    assert {name: float(model.scores[name].map_trust) for name in expected} == pytest.approx(expected)
 
 
 def _grey(compared) -> torch.Tensor:
@@ -277,7 +280,7 @@ def test_map_shows_an_amount_that_no_normal_image_has(model):
     amounts[:, 5:10, 5:10] = 5 * model.scores["composition"].unit
     measured["composition"] = measured["composition"]._replace(map=amounts)
     found = model.predict(measured).anomaly_map - expected
-    assert found.amax() > 3 * model.scores["composition"].trust
+    assert found.amax() > 3 * model.scores["composition"].map_trust
     assert found.amax(dim=(1, 2, 3)) > 10 * found[..., -1, -1].abs()
 
 
