@@ -99,7 +99,11 @@ def test_loco_measures_the_protocol_goes_on_and_merges(official, tmp_path, capsy
 
 @pytest.mark.parametrize(
     ("model", "options"),
-    [("glcf", {}), ("lgfdr", {"width": 32}), ("sam_lad", {"scene_size": 16, "upsample": 1})],
+    [
+        pytest.param("glcf", {}, marks=pytest.mark.slow),
+        ("lgfdr", {"width": 32}),
+        ("sam_lad", {"scene_size": 16, "upsample": 1}),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_our_models_are_measured(model, options, official, tmp_path):

@@ -85,6 +85,7 @@ def test_unknown_choice_is_refused_with_the_list_and_without_a_traceback(loco, w
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_program_takes_short_names_in_any_order(loco, tmp_path):
     arguments = ["--data=MVTecLoco", f"--data.root={loco}", "--data.category=squares", "--model=Glcf", *SMALL_MODEL]
     output = anomalib("train", *arguments, "--print_config", cwd=tmp_path, program="anomalib-logic").stdout

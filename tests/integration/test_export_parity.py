@@ -49,7 +49,7 @@ def sam_lad_segment_anything() -> SamLad:
 MODELS = [
     pytest.param(glcf_swin, marks=pytest.mark.slow),
     pytest.param(glcf_mobilenet, marks=pytest.mark.slow),
-    lgfdr,
+    pytest.param(lgfdr, marks=pytest.mark.slow),
     sam_lad_cluster,
     pytest.param(sam_lad_segment_anything, marks=pytest.mark.slow),
 ]

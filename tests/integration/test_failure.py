@@ -206,6 +206,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_import_and_local_weights_need_no_network_and_segment_anything_is_named_where_it_is_missing(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     result = subprocess.run(
