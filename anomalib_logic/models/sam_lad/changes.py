@@ -43,9 +43,9 @@ def exchange_window(image: torch.Tensor, other: torch.Tensor, generator: torch.G
 
 
 CHANGES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]] = {
-    "spot": spot,
-    "filled window": fill_window,
-    "exchanged window": exchange_window,
+    "a spot": spot,
+    "a filled window": fill_window,
+    "an exchanged window": exchange_window,
 }
 
 

@@ -274,7 +274,7 @@ class SamLadModel(nn.Module):
         generator, shares = torch.Generator().manual_seed(seed), []
         for what, change in CHANGES.items():
             measured = []
-            for i, (image, index) in enumerate(with_progress(sample, f"measuring what a {what} changes")):
+            for i, (image, index) in enumerate(with_progress(sample, f"measuring what {what} changes")):
                 changed = change(image, sample[i - 1][0], generator).unsqueeze(0)
                 exclude = None if index is None else torch.tensor([index], device=image.device)
                 measured.append(self.measure(self.compare(self.represent(changed), exclude)))
