@@ -5,14 +5,13 @@
 
 from typing import Any
 
-import torch
 from anomalib.models.components import GaussianBlur2d
 from anomalib.models.components.filters.blur import compute_kernel_size
 from torch import nn
 
 
 class SeparableBlur(nn.Sequential):
-    """Anomalib's Gaussian filter along one axis after the other.
+    """Anomalib's Gaussian filter of maps, shape ``(N, 1, H, W)``, along one axis after the other.
 
     The result is that of the filter of both axes at once. For 4 pixels, whose window is 33 x 33, it takes 66 products
     a pixel instead of 1089. Checkpoints do not have its kernels, since ``sigma`` tells them; those of older ones are
@@ -28,10 +27,6 @@ class SeparableBlur(nn.Sequential):
         super().__init__(*filters)
         for one in filters:
             one.register_buffer("kernel", one.kernel, persistent=False)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Filter maps of shape ``(N, 1, H, W)``."""
-        return super().forward(maps)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in [name for name in state_dict if name.startswith(prefix)]:

@@ -30,16 +30,17 @@ def fill_window(image: torch.Tensor, other: torch.Tensor, generator: torch.Gener
     """Fill a window with the colour of its border (the median): a part is missing."""
     del other
 
-    def colour_of_border(window: torch.Tensor) -> torch.Tensor:
+    def colour_of_border(place: tuple[slice, ...]) -> torch.Tensor:
+        window = image[place]
         border = torch.cat([window[:, 0], window[:, -1], window[:, :, 0], window[:, :, -1]], dim=1)
         return lower_median(border.T).view(-1, 1, 1).expand_as(window)
 
-    return _most_changed(image, image, FILLED, generator, colour_of_border)
+    return _most_changed(image, colour_of_border, FILLED, generator)
 
 
 def exchange_window(image: torch.Tensor, other: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Take a window from the same place of another normal image: parts of the two that do not belong together."""
-    return _most_changed(image, other, EXCHANGED, generator)
+    return _most_changed(image, lambda place: other[place], EXCHANGED, generator)
 
 
 CHANGES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]] = {
@@ -51,17 +52,16 @@ CHANGES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Generator], to
 
 def _most_changed(
     image: torch.Tensor,
-    source: torch.Tensor,
+    window_for: Callable[[tuple[slice, ...]], torch.Tensor],
     share: tuple[float, float],
     generator: torch.Generator,
-    treat: Callable[[torch.Tensor], torch.Tensor] = lambda window: window,
 ) -> torch.Tensor:
-    """Put windows of ``source`` into the image, one at a time; of several draws the one that changes most."""
+    """Replace windows of the image, one at a time; of several draws the one that changes most."""
     results = []
     for _ in range(DRAWS):
         side = _draw(share, min(image.shape[1:]), generator)
         place = _place(image, (side, side), generator)
-        results.append(_paste(image, treat(source[place]), place, BORDER))
+        results.append(_paste(image, window_for(place), place, BORDER))
     return max(results, key=lambda result: float((result - image).square().sum()))
 
 

@@ -271,6 +271,8 @@ class SamLadModel(nn.Module):
             sample: See :meth:`fit`.
             seed: Seed of the changes.
         """
+        if not sample:
+            return
         generator, shares = torch.Generator().manual_seed(seed), []
         for what, change in CHANGES.items():
             measured = []
@@ -278,11 +280,11 @@ class SamLadModel(nn.Module):
                 changed = change(image, sample[i - 1][0], generator).unsqueeze(0)
                 exclude = None if index is None else torch.tensor([index], device=image.device)
                 measured.append(self.measure(self.compare(self.represent(changed), exclude)))
-            if measured:
-                noticed = torch.stack([s.notice([m[name] for m in measured]) for name, s in self.scores.items()])
-                shares.append(noticed / noticed.amax().clamp_min(1))  # less than one deviation is chance
-        if any(share.any() for share in shares):
-            best, mean = torch.stack(shares).amax(dim=0), torch.stack(shares).mean(dim=0)
+            noticed = torch.stack([s.notice([m[name] for m in measured]) for name, s in self.scores.items()])
+            shares.append(noticed / noticed.amax().clamp_min(1))  # less than one deviation is chance
+        of_changes = torch.stack(shares)
+        if of_changes.any():
+            best, mean = of_changes.amax(dim=0), of_changes.mean(dim=0)
             for i, score in enumerate(self.scores.values()):
                 score.trust.copy_(best[i] / best.amax())
                 score.map_trust.copy_(mean[i] / mean.amax())

@@ -24,7 +24,7 @@ def test_a_part_of_the_image_changes_and_the_image_itself_does_not(change, image
     for seed in range(20):
         result = changed(change, images, seed)
         share = (result != before[0]).any(dim=0).float().mean()
-        assert 0 < share < 0.17
+        assert 0 < share < (0.17 if change is exchange_window else 0.1)
         assert torch.isfinite(result).all()
     assert torch.equal(images, before)
     assert torch.equal(changed(change, images, 3), changed(change, images, 3))
