@@ -17,10 +17,10 @@ from torchmetrics import Metric
 from anomalib_logic._host import BeforeAnomalibModule
 
 from .files import replacing
+from .graph import simplify
 from .images import NamedImage, Size, from_bytes, from_datamodule, generate, sizes_around, to_bytes
 from .logs import quiet
 from .metadata import write_image_size
-from .node_names import name_nodes_by_module
 from .quantization import check_datamodule, compress_weights, quantize
 from .runners import EngineRunner, Runner, open_exported
 from .verification import FULL_PRECISION, ExportVerificationError, file_size, image_auroc, verify
@@ -111,7 +111,7 @@ class VerifiedExport(BeforeAnomalibModule):
         datamodule: AnomalibDataModule | None = None,
         **kwargs: Any,
     ) -> Path:
-        """Export as Anomalib does, name the nodes after the modules they come from, and verify the file.
+        """Export as Anomalib does, simplify the graph, see :func:`.graph.simplify`, and verify the file.
 
         Args:
             export_root: Output folder.
@@ -127,10 +127,11 @@ class VerifiedExport(BeforeAnomalibModule):
             ValueError: If a graph cannot compute the pre-processing.
         """
         self.check_exportable()
+        kwargs = {"opset_version": OPSET, "optimize": False, **kwargs}
         with replacing(export_root) as folder:
             with torch.no_grad(), quiet("onnx_ir", "onnxscript"):
-                written = super().to_onnx(folder, model_file_name, input_size, **{"opset_version": OPSET, **kwargs})
-            name_nodes_by_module(written)
+                written = super().to_onnx(folder, model_file_name, input_size, **kwargs)
+                simplify(written)
             write_image_size(written, self.engine_size)
         path = Path(export_root) / written.relative_to(folder)
         self._report(path, verify, datamodule, input_size)

@@ -13,10 +13,10 @@ from anomalib.data import AnomalibDataModule, ImageBatch
 from torch import nn
 from torchmetrics import Metric
 
+from .graph import module_of
 from .images import as_batch, splits_of, spread
 from .logs import quiet
 from .metadata import openvino_input_size
-from .node_names import module_of
 from .verification import EVALUATED_IMAGES
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def quantize(
     coarse. So only convolutions and linear layers compute in int8.
 
     Args:
-        model: Model of OpenVINO whose operations are named by :func:`.node_names.name_nodes_by_module`.
+        model: Model of OpenVINO whose operations are named by :func:`.graph.simplify`.
         module: The torch model that it comes from.
         datamodule: Calibration uses its validation and training images, evaluation its test images.
         metric: Metric of Anomalib that must not drop; higher is better. Without, accuracy is not controlled.
@@ -84,7 +84,7 @@ def compress_weights(model: Any, module: nn.Module) -> Any:
     """Keep the weights of convolutions and linear layers in int8; a bank, clusters and statistics stay as they are.
 
     Args:
-        model: Model of OpenVINO whose operations are named by :func:`.node_names.name_nodes_by_module`.
+        model: Model of OpenVINO whose operations are named by :func:`.graph.simplify`.
         module: The torch model that it comes from.
 
     Returns:
