@@ -89,6 +89,17 @@ def patchcore(args: argparse.Namespace) -> AnomalibModule:
     return model
 
 
+def patchcore_mobilenet(args: argparse.Namespace, share: float) -> AnomalibModule:
+    """PatchCore with SAM-LAD's backbone and size, and a share of the features of as many images."""
+    pre_processor = Glcf.configure_pre_processor((args.image_size,) * 2, BACKBONE)
+    model = Patchcore(BACKBONE, ["blocks.2", "blocks.4"], pre_trained=False, pre_processor=pre_processor)
+    probe = torch.rand(1, 3, args.image_size, args.image_size)
+    with torch.no_grad():
+        features = model.model.train()(probe)
+    model.model.memory_bank = torch.randn(round(share * BANK_IMAGES * len(features)), features.shape[1])
+    return model.eval()
+
+
 MODELS: dict[str, Callable[[argparse.Namespace], AnomalibModule]] = {
     "glcf_swin": glcf_swin,
     "glcf_mobilenet": glcf_mobilenet,
@@ -96,6 +107,8 @@ MODELS: dict[str, Callable[[argparse.Namespace], AnomalibModule]] = {
     "samlad_cluster": lambda args: samlad(args, "cluster"),
     "samlad_vit_b": lambda args: samlad(args, "sam_vit_b"),
     "patchcore": patchcore,
+    "patchcore_mobilenet": lambda args: patchcore_mobilenet(args, 0.1),
+    "patchcore_mobilenet_2%": lambda args: patchcore_mobilenet(args, 0.02),
     "efficientad_s": lambda args: EfficientAd(
         pre_processor=EfficientAd.configure_pre_processor((max(256, args.image_size),) * 2)  # it takes no less
     ),

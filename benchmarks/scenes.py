@@ -72,14 +72,15 @@ def _ours(weights: Path, image_size: int, backbone: str) -> dict[str, Any]:
 def padim(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
     """PaDiM, strides 4 to 16, 60 features."""
     layers = ["blocks.1", "blocks.2", "blocks.4"]
-    model = Padim(backbone, layers=layers, pre_trained=False, n_features=60, **_peer(image_size, backbone), **options)
+    arguments = {"layers": layers, "pre_trained": False, "n_features": 60}
+    model = Padim(backbone, **{**arguments, **_peer(image_size, backbone), **options})
     return _with_backbone(model, weights, backbone)
 
 
 def patchcore(weights: Path, image_size: int, options: dict[str, Any], backbone: str = BACKBONE) -> AnomalibModule:
     """PatchCore, strides 8 and 16, 2% coreset."""
     arguments = {"layers": ["blocks.2", "blocks.4"], "pre_trained": False, "coreset_sampling_ratio": 0.02}
-    model = Patchcore(backbone, **arguments, **_peer(image_size, backbone), **options)
+    model = Patchcore(backbone, **{**arguments, **_peer(image_size, backbone), **options})
     return _with_backbone(model, weights, backbone)
 
 

@@ -12,7 +12,7 @@ models have the same backbone, weights and images. Scores are raw. The pixels ar
 Seconds to fit are kept for ``--accelerator cpu`` only.
 
 Results are added to ``--output``, and what it has already is not done again; ``--table`` prints a Markdown table of it.
-``--options '{"noise": 0}' --name "no noise"`` makes a row of LGFDR with other options.
+``--models lgfdr --options '{"noise": 0}' --name "no noise"`` makes a row with other options.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
                 if (row, backbone, name) in done:
                     continue
                 seed_everything(1, verbose=False)
-                options = json.loads(args.options) if model_name == "lgfdr" else {}
+                options = json.loads(args.options)
                 model = MODELS[model_name](weights[backbone], args.image_size, options, backbone)
                 augmentations = shifted(args.image_size, 6) if model_name == "glcf" else None
                 loader = {"train_batch_size": 8, "eval_batch_size": 20, "train_augmentations": augmentations}
@@ -140,7 +140,7 @@ def main() -> None:
     )
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--accelerator", default="cpu")
-    parser.add_argument("--options", default="{}", help="JSON: more arguments of Lgfdr")
+    parser.add_argument("--options", default="{}", help="JSON: more arguments of the model")
     parser.add_argument("--name", help="name of the row; that of the model by default")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of maps")
     parser.add_argument("--output", type=Path, default=Path("structural.jsonl"))

@@ -4,8 +4,10 @@
 r"""Render one part at any angle and place, good and with small structural defects, to folders of parts with masks.
 
     python benchmarks/turning_part.py --out parts --seed 0
-    python benchmarks/structural.py --photographs parts --image-size 384 --models samlad patchcore \
+    python benchmarks/structural.py --photographs parts --image-size 384 --models samlad \
       --efficientnet efficientnet_lite0.safetensors --output turning.jsonl
+    python benchmarks/structural.py --photographs parts --image-size 384 --models patchcore --name "patchcore, 0.4%" \
+      --options '{"coreset_sampling_ratio": 0.004}' --efficientnet efficientnet_lite0.safetensors --output turning.jsonl
 
 A screw lies on a plain ground: head with a slot, shank, thread and tip. The bad ones have a scratch, a worn thread, a
 nick, a broken tip, a dent in the head or a burr; the masks say where.
@@ -13,6 +15,7 @@ nick, a broken tip, a dent in the head or a burr; the masks say where.
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -29,6 +32,38 @@ TEETH = 15
 LENGTH = 0.62  # of the part; all lengths are shares of the image's side
 SHANK = 0.058  # width
 THREAD = 0.076  # width at the crests
+LEFT, RIGHT = -LENGTH / 2, LENGTH / 2  # ends of the head and of the tip
+START = RIGHT - 0.05 - TEETH * PITCH  # of the thread
+_PROFILE = [(LEFT, 0.05), (LEFT + 0.014, 0.068), (LEFT + 0.075, 0.068), (LEFT + 0.115, 0.029)]
+HEAD = np.array(_PROFILE + [(x, -y) for x, y in reversed(_PROFILE)])
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """What is wrong with the part's own outline.
+
+    Attributes:
+        defect: One of ``DEFECTS``, or ``None``.
+        tip: Where the part ends.
+        tooth, teeth: First tooth of a worn thread, and how many.
+        side: Which side of the thread is worn, 1 or -1.
+    """
+
+    defect: str | None
+    tip: float
+    tooth: int
+    teeth: int
+    side: int
+
+    @classmethod
+    def draw(cls, defect: str | None, rng: np.random.Generator) -> "Flaw":
+        """Draw one at random."""
+        tip = RIGHT - (rng.uniform(0.018, 0.03) if defect == "broken_tip" else 0)
+        return cls(defect, tip, int(rng.integers(2, TEETH - 3)), int(rng.integers(2, 4)), int(rng.choice((-1, 1))))
+
+    def wears(self, side: int, tooth: int) -> bool:
+        """Whether a tooth is worn."""
+        return self.defect == "worn_thread" and side == self.side and 0 <= tooth - self.tooth < self.teeth
 
 
 class Screw:
@@ -50,84 +85,73 @@ class Screw:
         """Draw the part with or without a defect, and mark the defect."""
         canvas.ground(self.ground, fine=0.015, rough=0.01)
         steel = STEEL * self.tint
-        left, right = -LENGTH / 2, LENGTH / 2
-        start = right - 0.05 - TEETH * PITCH
-        tip_end = right - (rng.uniform(0.018, 0.03) if defect == "broken_tip" else 0)
-        head = self.at(self._head(left))
-        shank = self.at(box((left + 0.1 + start) / 2, 0, start - left - 0.08, SHANK))
-        tooth = int(rng.integers(2, TEETH - 3)), int(rng.integers(2, 4)), int(rng.choice((-1, 1)))
-        thread = self.at(self._thread(start, tooth if defect == "worn_thread" else None))
-        tip = self._tip(right, tip_end)
+        flaw = Flaw.draw(defect, rng)
+        head, thread, tip = self.at(HEAD), self.at(self._thread(flaw)), self.at(self._tip(flaw.tip))
+        shank = self.at(box((LEFT + 0.1 + START) / 2, 0, START - LEFT - 0.08, SHANK))
         parts = {name: canvas.shape(one) for name, one in (("head", head), ("shank", shank), ("thread", thread))}
-        whole = canvas.shape(head, shank, thread, self.at(tip))
+        whole = canvas.shape(head, shank, thread, tip)
         canvas.paint(whole, steel, rim=0.03, shadow=0.35, gloss=0.45, grain=0.02)
         for k in range(TEETH + 1):
-            x = start + k * PITCH + self.roll / 2
+            x = START + k * PITCH + self.roll / 2
             groove = canvas.line(self.at(np.array([(x - 0.008, -0.030), (x + 0.008, 0.030)])), 0.007)
             canvas.paint(canvas.within(groove, parts["thread"]), DARK, opacity=0.6)
-        slot = self.at(box(left + 0.045, self.slot * 0.05, 0.045, 0.018))
+        slot = self.at(box(LEFT + 0.045, self.slot * 0.05, 0.045, 0.018))
         canvas.paint(canvas.within(canvas.shape(slot), parts["head"]), steel * 0.55, rim=0.008, hollow=True)
         if defect:
-            self._harm(canvas, defect, rng, parts, start, tooth, right, tip_end)
+            canvas.mark(self._harm(canvas, flaw, parts, rng))
 
     @staticmethod
-    def _head(left: float) -> np.ndarray:
-        profile = [(left, 0.05), (left + 0.014, 0.068), (left + 0.075, 0.068), (left + 0.115, 0.029)]
-        return np.array(profile + [(x, -y) for x, y in reversed(profile)])
-
-    @staticmethod
-    def _tip(right: float, end: float) -> np.ndarray:
-        base, half = right - 0.06, THREAD / 2 - 0.006
-        width = half * (right - end) / 0.06
+    def _tip(end: float) -> np.ndarray:
+        base, half = RIGHT - 0.06, THREAD / 2 - 0.006
+        width = half * (RIGHT - end) / 0.06
         return np.array([(base, half), (end, width), (end, -width), (base, -half)])
 
-    def _thread(self, start: float, worn: tuple[int, int, int] | None) -> np.ndarray:
+    @staticmethod
+    def _thread(flaw: Flaw) -> np.ndarray:
         sides = []
         for side in (1, -1):
             points = []
             for k in range(TEETH):
-                x = start + k * PITCH + (0.5 * PITCH if side < 0 else 0)
-                crest = THREAD / 2
-                if worn and side == worn[2] and worn[0] <= k < worn[0] + worn[1]:
-                    crest = SHANK / 2 + 0.001
+                x = START + k * PITCH + (0.5 * PITCH if side < 0 else 0)
+                crest = SHANK / 2 + 0.001 if flaw.wears(side, k) else THREAD / 2
                 points += [(x, SHANK / 2), (x + PITCH / 2, crest)]
             sides.append([(x, side * y) for x, y in points])
         return np.array(sides[0] + sides[1][::-1])
 
-    def _harm(self, canvas: Canvas, defect: str, rng: np.random.Generator, parts: dict[str, Shape], start: float,
-              tooth: tuple[int, int, int], right: float, tip_end: float) -> None:  # fmt: skip
-        steel = STEEL * self.tint
-        if defect == "worn_thread":
-            x, width = start + tooth[0] * PITCH, (tooth[1] + 0.5) * PITCH
-            canvas.mark(canvas.shape(self.at(box(x + width / 2, tooth[2] * 0.035, width, 0.014))))
-        elif defect == "broken_tip":
-            canvas.mark(canvas.shape(self.at(box((right + tip_end) / 2, 0, right - tip_end, 0.03))))
-        elif defect == "burr":
-            side, x = rng.choice((-1, 1)), rng.uniform(-LENGTH / 2 + 0.13, start - 0.03)
-            edge = side * (SHANK / 2)
-            outline = np.array([(x, edge), (x + 0.012, edge + side * rng.uniform(0.016, 0.024)), (x + 0.022, edge)])
-            canvas.paint(canvas.shape(self.at(outline)), steel * 1.1, rim=0.006, shadow=0.3)
-            canvas.mark(canvas.shape(self.at(outline)))
-        elif defect == "nick":
-            side, x = rng.choice((-1, 1)), rng.uniform(-LENGTH / 2 + 0.13, start - 0.03)
-            spot = self.at(blob(x, side * SHANK / 2, rng.uniform(0.010, 0.014), rng))
-            nick = canvas.within(canvas.shape(spot), parts["shank"])
-            canvas.paint(nick, self.ground * 0.8, opacity=0.95)
-            canvas.mark(nick)
-        elif defect == "dented_head":
-            spot = self.at(blob(-LENGTH / 2 + rng.uniform(0.03, 0.07), rng.choice((-1, 1)) * 0.055, 0.013, rng))
+    def _harm(self, canvas: Canvas, flaw: Flaw, parts: dict[str, Shape], rng: np.random.Generator) -> Shape:
+        """Paint the defect, if the outline does not show it; returns where it is."""
+        if flaw.defect == "worn_thread":
+            x, width = START + flaw.tooth * PITCH, (flaw.teeth + 0.5) * PITCH
+            return canvas.shape(self.at(box(x + width / 2, flaw.side * 0.035, width, 0.014)))
+        if flaw.defect == "broken_tip":
+            return canvas.shape(self.at(box((RIGHT + flaw.tip) / 2, 0, RIGHT - flaw.tip, 0.03)))
+        if flaw.defect == "scratch":
+            return self._scratch(canvas, parts, rng)
+        if flaw.defect == "dented_head":
+            spot = self.at(blob(LEFT + rng.uniform(0.03, 0.07), rng.choice((-1, 1)) * 0.055, 0.013, rng))
             dent = canvas.within(canvas.shape(spot), parts["head"])
-            canvas.paint(dent, steel * 0.6, rim=0.01, gloss=0.5, hollow=True)
-            canvas.mark(dent)
-        else:
-            middle = {"head": -LENGTH / 2 + 0.06, "shank": -0.1, "thread": 0.12}
-            name = str(rng.choice(list(middle)))
-            length, turn = rng.uniform(0.035, 0.06), rng.uniform(-0.6, 0.6)
-            path = np.array([(-length / 2, 0), (0, rng.normal(0, 0.004)), (length / 2, 0)])
-            path, surface = move(path, middle[name] + rng.normal(0, 0.02), rng.normal(0, 0.01), turn), parts[name]
-            line = canvas.within(canvas.line(self.at(path), 0.006), surface)
-            canvas.paint(line, (0.92, 0.92, 0.9) if rng.uniform() < 0.5 else DARK, opacity=0.8)
-            canvas.mark(canvas.within(canvas.line(self.at(path), 0.01), surface))
+            canvas.paint(dent, STEEL * self.tint * 0.6, rim=0.01, gloss=0.5, hollow=True)
+            return dent
+        side, x = rng.choice((-1, 1)), rng.uniform(LEFT + 0.13, START - 0.03)
+        edge = side * SHANK / 2
+        if flaw.defect == "burr":
+            outline = np.array([(x, edge), (x + 0.012, edge + side * rng.uniform(0.016, 0.024)), (x + 0.022, edge)])
+            burr = canvas.shape(self.at(outline))
+            canvas.paint(burr, STEEL * self.tint * 1.1, rim=0.006, shadow=0.3)
+            return burr
+        nick = canvas.within(canvas.shape(self.at(blob(x, edge, rng.uniform(0.010, 0.014), rng))), parts["shank"])
+        canvas.paint(nick, self.ground * 0.8, opacity=0.95)
+        return nick
+
+    def _scratch(self, canvas: Canvas, parts: dict[str, Shape], rng: np.random.Generator) -> Shape:
+        middle = {"head": LEFT + 0.06, "shank": -0.1, "thread": 0.12}
+        name = str(rng.choice(list(middle)))
+        length, turn = rng.uniform(0.035, 0.06), rng.uniform(-0.6, 0.6)
+        path = np.array([(-length / 2, 0), (0, rng.normal(0, 0.004)), (length / 2, 0)])
+        path = self.at(move(path, middle[name] + rng.normal(0, 0.02), rng.normal(0, 0.01), turn))
+        line = canvas.within(canvas.line(path, 0.006), parts[name])
+        canvas.paint(line, (0.92, 0.92, 0.9) if rng.uniform() < 0.5 else DARK, opacity=0.8)
+        return canvas.within(canvas.line(path, 0.01), parts[name])
 
 
 def render(defect: str | None, size: int, stream: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:

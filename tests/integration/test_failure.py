@@ -61,6 +61,7 @@ def unbroken(images, tmp_path_factory):
     return model, checkpoint
 
 
+@pytest.mark.slow  # test_cli.py has one that is stopped in the same process
 def test_killed_training_goes_on_from_its_last_checkpoint_to_the_same_result(images, unbroken, tmp_path, monkeypatch):
     killed(train, images, tmp_path / "broken")
     (checkpoint,) = checkpoints(tmp_path / "broken")

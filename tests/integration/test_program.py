@@ -19,6 +19,7 @@ from anomalib_logic.models.sam_lad.measurement import nearest_distance
 from .conftest import CONFIGS, FAST, small_data
 
 
+@pytest.mark.slow
 def test_quick_start_prints_no_warnings_of_libraries_and_says_last_where_the_pictures_are(tmp_path):
     program = Path(sys.executable).with_name("anomalib-logic")
     config = CONFIGS / "quick_start.yaml"
