@@ -9,7 +9,9 @@ import torch
 from anomalib.models.components import DynamicBufferMixin
 
 BLOCK = 64_000_000  # bytes of objects' features that are gathered before they are moved together
-
+FAR_POINTS = 500  # of which the next ones of a coreset are chosen
+KEYS = 256  # of images that are compared with a query at a time, in memory that stays in the cache
+PART = 4096  # points whose distances are computed at a time, as well
 HELD_OUT = 200  # most normal images that are compared with all others
 
 Template = dict[str, torch.Tensor]  # what is kept of images, normal or query: fields by name, the images first
@@ -149,8 +151,11 @@ class Bank(DynamicBufferMixin):
         Returns:
             Indices, the nearest first, shape ``(N, number)``.
         """
-        keys = self.key.float()
-        distances = keys.square().sum(dim=1) - 2 * key @ keys.T
+        parts = []
+        for part in self.key.split(KEYS):
+            keys = part.float()
+            parts.append(keys.square().sum(dim=1) - 2 * key @ keys.T)
+        distances = torch.cat(parts, dim=1)
         if exclude is not None:
             distances = distances.scatter(1, exclude.unsqueeze(1), torch.inf)
         return distances.topk(number, dim=1, largest=False).indices
@@ -182,8 +187,9 @@ def _join(blocks: list[torch.Tensor]) -> torch.Tensor:
 def greedy_k_center(points: torch.Tensor, number: int, distances: torch.Tensor | None = None) -> torch.Tensor:
     """Choose points of which each next one is the farthest from all before, as PatchCore's coreset.
 
-    Not Anomalib's ``KCenterGreedy``: in each of its steps it makes a copy of all points, which can fragment the memory
-    until there is none. Here a step is one product of a matrix and a vector.
+    Distances only shrink, so the next ones are among the farthest points as long as one of these is farther than all
+    others were. The distances of all points are then computed for all new ones at once. (Anomalib's ``KCenterGreedy``
+    computes them for each, and makes a copy of all points each time.)
 
     Args:
         points: Shape ``(P, C)``.
@@ -195,12 +201,37 @@ def greedy_k_center(points: torch.Tensor, number: int, distances: torch.Tensor |
         Their indices, shape ``(number,)``.
     """
     norms = points.square().sum(dim=1)
+    chosen = torch.zeros(0, dtype=torch.long, device=points.device)
     if distances is None:
-        distances = torch.full_like(norms, torch.inf)
-    chosen: list[torch.Tensor] = []
+        chosen = torch.zeros(1, dtype=torch.long, device=points.device)
+        distances = _nearer(torch.full_like(norms, torch.inf), points, norms, chosen)
     while len(chosen) < number:
-        last = distances.argmax()
-        chosen.append(last)
-        distances = torch.minimum(distances, norms + norms[last] - 2 * (points @ points[last]))
-        distances[last] = -1.0
+        far, block = distances.topk(min(FAR_POINTS, len(points)))
+        new = block[_farthest(points[block], norms[block], far, number - len(chosen), far[-1].item())]
+        distances = _nearer(distances, points, norms, new)
+        chosen = torch.cat([chosen, new])
+    return chosen
+
+
+def _farthest(
+    points: torch.Tensor, norms: torch.Tensor, distances: torch.Tensor, most: int, limit: float
+) -> torch.Tensor:
+    """Choose greedily while the farthest point is no nearer than ``limit``; at least one and at most ``most``."""
+    chosen: list[torch.Tensor] = []
+    while len(chosen) < most:
+        distance, index = distances.max(dim=0)
+        if chosen and distance.item() < limit:
+            break
+        chosen.append(index)
+        distances = torch.minimum(distances, norms + norms[index] - 2 * (points @ points[index]))
+        distances[index] = -1.0
     return torch.stack(chosen)
+
+
+def _nearer(distances: torch.Tensor, points: torch.Tensor, norms: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """Squared distances when points were added; those of the new ones are -1."""
+    result = distances.clone()  # what is kept between large tensors would fragment the memory
+    for part, own, nearest in zip(points.split(PART), norms.split(PART), result.split(PART), strict=True):
+        torch.minimum(nearest, own + (norms[new] - 2 * part @ points[new].T).amin(dim=1), out=nearest)
+    result[new] = -1.0
+    return result

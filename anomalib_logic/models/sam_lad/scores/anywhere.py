@@ -87,15 +87,15 @@ class Anywhere(Score):
 
     def _nearest_of_two_images(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Squared distance to the nearest patch, to the nearest of all other images, and the first one's image."""
-        results = []
-        for part in candidates.split(PART):
-            distances = self.patches.square().sum(dim=1) - 2 * part @ self.patches.T
-            distances = distances + part.square().sum(dim=1, keepdim=True)
-            nearest, index = distances.min(dim=1)
-            owner = self.owners[index]
-            other = distances.masked_fill(self.owners == owner.unsqueeze(1), torch.inf).amin(dim=1)
-            results.append((nearest, other, owner))
-        return tuple(torch.cat(result) for result in zip(*results, strict=True))
+        nearest, other = candidates.new_empty(2, len(candidates))
+        index = self.owners.new_empty(len(candidates))  # what is kept between large tensors would fragment the memory
+        squares = self.patches.square().sum(dim=1)
+        for part, first, second, i in zip(*(t.split(PART) for t in (candidates, nearest, other, index)), strict=True):
+            distances = squares - 2 * part @ self.patches.T + part.square().sum(dim=1, keepdim=True)
+            torch.min(distances, dim=1, out=(first, i))
+            own = self.owners == self.owners[i].unsqueeze(1)
+            torch.amin(distances.masked_fill_(own, torch.inf), dim=1, out=second)
+        return nearest, other, self.owners[index]
 
     def measure(self, compared: Comparison) -> Measured:
         """Distance of each position."""

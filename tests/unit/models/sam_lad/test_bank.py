@@ -123,7 +123,9 @@ def test_bank_depends_on_its_seed_alone(seed):
     assert not torch.equal(states[0]["priority"], states[2]["priority"])
 
 
-def test_nearest_images_are_found_without_the_query_itself():
+@pytest.mark.parametrize("together", [1, 4, 100])
+def test_nearest_images_are_found_without_the_query_itself(together, monkeypatch):
+    monkeypatch.setattr(bank_module, "KEYS", together)
     fields, bank = templates(6), Bank(IMAGES, OBJECTS)
     bank.fill([fields], 6)
     order = torch.cdist(fields["key"], fields["key"]).argsort(dim=1)
@@ -131,10 +133,25 @@ def test_nearest_images_are_found_without_the_query_itself():
     assert torch.equal(bank.search(fields["key"], 3, torch.arange(6)), order[:, 1:4])
 
 
-def test_coreset_takes_the_farthest_point_each_time():
-    points = torch.rand(30, 3)
+@pytest.mark.parametrize(("block", "part"), [(1, 7), (5, 30), (500, 4096)])
+def test_coreset_takes_the_farthest_point_each_time(block, part, monkeypatch):
+    monkeypatch.setattr(bank_module, "FAR_POINTS", block)
+    monkeypatch.setattr(bank_module, "PART", part)
+    points = torch.cat([torch.rand(20, 3), 5 + 0.1 * torch.rand(10, 3)])
     chosen = greedy_k_center(points, 30).tolist()
+    assert chosen[0] == 0
     assert sorted(chosen) == list(range(30))
     for i in range(1, 29):
         nearest = torch.cdist(points, points[chosen[:i]]).amin(dim=1)
         assert nearest[chosen[i]] == pytest.approx(nearest.max().item(), abs=1e-4)
+
+
+def test_coreset_goes_on_from_what_was_chosen_before():
+    points, before = torch.rand(40, 3), torch.rand(5, 3)
+    distances = torch.cdist(points, before).square().amin(dim=1)
+    distances[:10] = -1.0  # must not be chosen
+    chosen = greedy_k_center(points, 12, distances).tolist()
+    assert len(set(chosen)) == 12
+    assert min(chosen) >= 10
+    assert chosen[0] == distances.argmax()
+    assert distances[0] == -1.0  # the caller's stays as it was
