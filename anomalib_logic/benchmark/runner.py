@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -21,8 +22,8 @@ from anomalib_logic.cli import sentence
 from .jobs import Job, Place, Result, failure, is_done, read_result, write_result
 
 ERROR_LENGTH = 400
-# glibc gives PatchCore's large temporary arrays back to the system only with these
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+MALLOC = {-1: 1_000_000, -3: 1_000_000}  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h, bytes
+FRAGMENTING = ("patchcore",)  # models whose large temporary arrays glibc gives back to the system only with these
 QUIET = {"PYTHONWARNINGS": "ignore::FutureWarning"}  # libraries about themselves, when they are imported
 
 OF_DOWNLOADS = ("URLError", "LocalEntryNotFoundError", "HfHubHTTPError", "RequestException")  # of several libraries
@@ -38,7 +39,7 @@ def run_jobs(jobs: Sequence[Job], place_of: Callable[[Job], Place], after: Watch
         place_of: Where a job runs.
         after: Called after each job with its index, the job and its result.
     """
-    for name, value in {**MALLOC, **QUIET}.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
@@ -77,6 +78,8 @@ def work(job: Job, place: Place) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     started = time.perf_counter()
+    if job.model in FRAGMENTING:
+        give_memory_back()
     try:
         from .measure import run_job
 
@@ -88,6 +91,14 @@ def work(job: Job, place: Place) -> None:
     else:
         write_result(place.output, job, result)
         log.unlink()
+
+
+def give_memory_back() -> None:
+    """Let glibc give large arrays back at once, which takes time; other C libraries have no such setting."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if set_option is not None:
+        for option, size in MALLOC.items():
+            set_option(option, size)
 
 
 def one_line(error: Exception) -> str:

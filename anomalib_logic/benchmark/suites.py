@@ -138,7 +138,7 @@ SUITES = {
         models=QUICK,
         seeds=(0, 1),
         image_size=128,
-        epochs={"glcf": 15, "lgfdr": 8},
+        epochs={"glcf": 45, "lgfdr": 50},
     ),
     "scenes": Suite(
         "LocoScenes: five rendered scenes with a rule, logical and structural anomalies",
