@@ -29,7 +29,6 @@ def simplify(path: Path) -> None:
             node.name = f"{'.'.join(ast.literal_eval(node.metadata_props[SCOPES])[-2:-1])}/{node.name}"
     fold_constants_ir(model)
     Sequential(
-        common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),

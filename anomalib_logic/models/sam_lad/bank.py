@@ -201,14 +201,14 @@ def greedy_k_center(points: torch.Tensor, number: int, distances: torch.Tensor |
         Their indices, shape ``(number,)``.
     """
     norms = points.square().sum(dim=1)
-    chosen = torch.zeros(0, dtype=torch.long, device=points.device)
-    if distances is None:
-        chosen = torch.zeros(1, dtype=torch.long, device=points.device)
-        distances = _nearer(torch.full_like(norms, torch.inf), points, norms, chosen)
+    new = torch.zeros(int(distances is None), dtype=torch.long, device=points.device)
+    distances = torch.full_like(norms, torch.inf) if distances is None else distances
+    chosen = new
     while len(chosen) < number:
+        if len(new):
+            distances = _nearer(distances, points, norms, new)
         far, block = distances.topk(min(FAR_POINTS, len(points)))
         new = block[_farthest(points[block], norms[block], far, number - len(chosen), far[-1].item())]
-        distances = _nearer(distances, points, norms, new)
         chosen = torch.cat([chosen, new])
     return chosen
 
@@ -223,6 +223,7 @@ def _farthest(
         if chosen and distance.item() < limit:
             break
         chosen.append(index)
+        # like _nearer for one point, without its parts: this runs for each point
         distances = torch.minimum(distances, norms + norms[index] - 2 * (points @ points[index]))
         distances[index] = -1.0
     return torch.stack(chosen)
