@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from anomalib_logic import Lgfdr, SamLad
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
-BACKBONE = {"backbone": "mobilenetv2_035", "pre_trained": False, "image_size": (64, 96)}
+BACKBONE = {"backbone": "test_efficientnet", "pre_trained": False, "image_size": (64, 96)}
 EPOCHS = 4
 
 

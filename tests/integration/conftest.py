@@ -13,12 +13,13 @@ from PIL import Image
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL_MODEL = [
-    "--model.backbone=mobilenetv2_035",
+    "--model.backbone=test_efficientnet",  # timm's smallest pyramid
     "--model.pre_trained=false",
     "--model.image_size=[64,96]",
     "--model.width=48",
     "--model.depth=1",
     "--model.heads=4",
+    "--model.decoder_depths=[1,0,0,0]",
 ]
 FAST = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--data.num_workers=0"]
 

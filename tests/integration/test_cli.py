@@ -167,8 +167,6 @@ def test_shipped_configuration_trains(config, loco, workspace):
     overrides = [*SMALL_MODEL, *FAST, "--trainer.fast_dev_run=true", "--trainer.precision=32"]
     if "backbone_weights" in text["model"].get("init_args", {}):
         overrides.append("--model.backbone_weights=null")
-    if "decoder_depths" in text["model"].get("init_args", {}):
-        overrides.append("--model.decoder_depths=[1,1,1,1]")
     cli = AnomalibCLI(["train", f"--config={config}", *overrides, *small_data(config, loco)])
     assert type(cli.model) is Glcf
 

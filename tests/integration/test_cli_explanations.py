@@ -68,7 +68,7 @@ def test_sam_lad_says_what_is_missing_and_surplus_in_pixels_of_the_file(squares,
     from anomalib.engine import Engine
 
     torch.manual_seed(0)
-    options = {"backbone": "mobilenetv2_035", "pre_trained": False, "objects": "cluster", "image_size": (64, 96)}
+    options = {"backbone": "test_efficientnet", "pre_trained": False, "objects": "cluster", "image_size": (64, 96)}
     model = SamLad(**options, scene_size=16, object_size=8, visualizer=False)
     data = Folder(
         "squares", "good", squares, "bad", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test", seed=0

@@ -14,8 +14,9 @@ from anomalib_logic.export import open_exported
 
 from .conftest import CONFIGS, FAST, small_data
 
-SMALL = ["--model.backbone=mobilenetv2_035", "--model.pre_trained=false", "--model.image_size=[64,96]"]
-NARROW = ["--model.networks.width=32", "--model.networks.bottleneck=8", "--model.networks.global_depth=1"]
+SMALL = ["--model.backbone=test_efficientnet", "--model.pre_trained=false", "--model.image_size=[64,96]"]
+NARROW = ["--model.networks.width=32", "--model.networks.bottleneck=8"]
+NARROW += ["--model.networks.local_depth=1", "--model.networks.global_depth=1"]
 MODEL = ["--model=anomalib_logic.Lgfdr", *SMALL, *NARROW]
 
 

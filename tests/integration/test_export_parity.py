@@ -18,7 +18,8 @@ pytest.importorskip("openvino")
 
 SIZE = {"pre_trained": False, "image_size": (64, 96)}
 GLCF = {**SIZE, "width": 24, "depth": 1, "heads": 2, "max_epochs": 1, "decoder_depths": (1, 0, 0, 0)}
-SAM_LAD = {**SIZE, "backbone": "mobilenetv2_035", "scene_size": 16, "object_size": 8, "max_objects": 4}
+SAM_LAD = {**SIZE, "backbone": "test_efficientnet", "scene_size": 16, "object_size": 8}
+SAM_LAD |= {"k": 3, "max_objects": 4}  # the graph grows with both
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)}
 
 

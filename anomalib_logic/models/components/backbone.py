@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ def describe_backbone(backbone: str, **arguments: Any) -> nn.Module:
     arguments = {name: value for name, value in arguments.items() if name not in _FEATURES_ONLY}
     with torch.device("meta"):
         return create_timm_model(backbone, pre_trained=False, **arguments).eval()
+
+
+def look_up_backbone(backbone: str, **arguments: Any) -> nn.Module:
+    """Give what :func:`describe_backbone` does, to be read and not to be run: without arguments, it is built once."""
+    if arguments or ":" in backbone or not timm.is_model(backbone):  # a local directory may change
+        return describe_backbone(backbone, **arguments)
+    return _described(backbone, timm.model_entrypoint(backbone))
+
+
+@lru_cache(maxsize=8)
+def _described(backbone: str, entrypoint: Callable[..., nn.Module]) -> nn.Module:
+    del entrypoint  # another one where a name was registered anew
+    return describe_backbone(backbone)
 
 
 def _check_name(backbone: str) -> None:

@@ -16,7 +16,7 @@ from .conftest import Brightness, engine, write
 
 SIZE = (48, 48)
 SMALL_GLCF = {
-    "backbone": "mobilenetv2_035",
+    "backbone": "test_efficientnet",
     "pre_trained": False,
     "image_size": 64,
     "depth": 1,

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 SMALL = {
-    "backbone": "mobilenetv2_035",
+    "backbone": "test_efficientnet",  # timm's smallest pyramid
     "pre_trained": False,
     "image_size": (64, 96),
     "width": 48,
     "depth": 1,
     "heads": 4,
+    "decoder_depths": (1, 1, 1, 1),
 }
 
 

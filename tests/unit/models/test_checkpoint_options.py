@@ -14,10 +14,11 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_logic import Glcf, SamLad
 
+from .conftest import SMALL
 from .sam_lad.conftest import SMALL as SMALL_SAM_LAD
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data(squares):
     return Folder("squares", "good", squares, "bad", num_workers=0, val_split_mode="same_as_test", seed=0)
 
@@ -38,10 +39,16 @@ def predicted(run, model, data, **arguments):
     return torch.cat([b.pred_score.flatten() for b in batches]), torch.cat([b.anomaly_map for b in batches])
 
 
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    """Checkpoint of a model of no default structure and image score."""
+    options = {"structure": "ps", "image_score": "max", "sigma": 2.0}
+    return trained(Glcf(**SMALL, **options), data, tmp_path_factory.mktemp("checkpoint"))
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"image_score": "max"},
         {"branch": "local", "distance": "cosine"},
         {"scale_weights": (1.0, 0.0, 0.0), "branch_weights": (1.0, 4.0), "sigma": 1.0},
         {"criterion": "correspondence", "image_size": 64},
@@ -72,38 +79,36 @@ def test_sam_lad_predicts_with_the_options_of_the_checkpoint(options, tmp_path, 
     torch.testing.assert_close(found_maps, maps, rtol=1e-5, atol=1e-6)
 
 
-def test_option_that_the_caller_gives_and_the_checkpoint_overrides_is_named(tmp_path, data, small, caplog):
-    path, _ = trained(Glcf(**small, image_score="max"), data, tmp_path)
+def test_option_that_the_caller_gives_and_the_checkpoint_overrides_is_named(tmp_path, data, small, checkpoint, caplog):
     with caplog.at_level(logging.WARNING):
-        engine(tmp_path).test(Glcf(**small, image_score="top"), datamodule=data, ckpt_path=path)
+        engine(tmp_path).test(Glcf(**small, image_score="top"), datamodule=data, ckpt_path=checkpoint[0])
     assert "ignored: image_score='top' (checkpoint: 'max')" in caplog.text
 
 
-def test_default_that_the_checkpoint_overrides_is_no_warning(tmp_path, data, small, caplog):
-    path, _ = trained(Glcf(**small, image_score="max"), data, tmp_path)
+def test_default_that_the_checkpoint_overrides_is_no_warning(tmp_path, data, small, checkpoint, caplog):
     with caplog.at_level(logging.WARNING):
-        engine(tmp_path).test(Glcf(**small), datamodule=data, ckpt_path=path)
+        engine(tmp_path).test(Glcf(**small), datamodule=data, ckpt_path=checkpoint[0])
     assert "a checkpoint is used with" not in caplog.text
 
 
-def test_export_names_an_option_that_the_checkpoint_overrides(tmp_path, data, small, caplog):
-    path, _ = trained(Glcf(**small, image_score="max"), data, tmp_path)
+def test_export_names_an_option_that_the_checkpoint_overrides(tmp_path, small, checkpoint, caplog):
     with caplog.at_level(logging.WARNING):
-        engine(tmp_path).export(Glcf(**small, sigma=2.0), "torch", tmp_path, ckpt_path=path)
-    assert "ignored: sigma=2.0 (checkpoint: 4.0)" in caplog.text
+        engine(tmp_path).export(Glcf(**small, sigma=3.0), "torch", tmp_path, ckpt_path=checkpoint[0])
+    assert "ignored: sigma=3.0 (checkpoint: 2.0)" in caplog.text
 
 
-def test_argument_of_load_from_checkpoint_overrides_the_checkpoint(tmp_path, data, small):
-    path, _ = trained(Glcf(**small, image_score="max"), data, tmp_path)
+def test_argument_of_load_from_checkpoint_overrides_the_checkpoint(checkpoint):
+    path, _ = checkpoint
     assert Glcf.load_from_checkpoint(path, image_score="top").model.anomaly_map_generator.image_score == "top"
     assert Glcf.load_from_checkpoint(path).model.anomaly_map_generator.image_score == "max"
 
 
-def test_resumed_training_takes_the_callers_learning_rate_and_the_checkpoints_network(tmp_path, data, small):
-    path, _ = trained(Glcf(**small, structure="ps", image_score="max"), data, tmp_path)
+def test_resumed_training_takes_the_callers_learning_rate_and_the_checkpoints_network(
+    tmp_path, data, small, checkpoint
+):
     model = Glcf(**small, learning_rate=0.5)
     Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, max_epochs=2).fit(
-        model, datamodule=data, ckpt_path=path
+        model, datamodule=data, ckpt_path=checkpoint[0]
     )
     assert model.learning_rate == 0.5
     assert model.model.anomaly_map_generator.image_score == "max"
@@ -125,20 +130,20 @@ def test_images_are_resized_as_the_checkpoints_pre_processor_does(tmp_path, data
     torch.testing.assert_close(found_scores, scores, rtol=1e-5, atol=1e-6)
 
 
-def test_missing_pre_processor_is_said(tmp_path, data, small, caplog):
-    path, _ = trained(Glcf(**small), data, tmp_path)
+def test_missing_pre_processor_is_said(tmp_path, data, small, checkpoint, caplog):
     with caplog.at_level(logging.WARNING):
-        engine(tmp_path).test(Glcf(**small, pre_processor=False), datamodule=data, ckpt_path=path)
+        engine(tmp_path).test(Glcf(**small, pre_processor=False), datamodule=data, ckpt_path=checkpoint[0])
     assert "this one has none (pre_processor=False)" in caplog.text
 
 
-def test_checkpoint_with_ungrouped_hyper_parameters_is_loaded(tmp_path, data, small):
+def test_checkpoint_with_ungrouped_hyper_parameters_is_loaded(tmp_path, data, small, checkpoint):
     """As the first version of this package wrote them: each option by itself."""
-    path, (scores, maps) = trained(Glcf(**small, structure="ps", image_score="max", sigma=2.0), data, tmp_path)
+    path, (scores, maps) = checkpoint
     content = torch.load(path, weights_only=True)
     stored = content["hyper_parameters"]
     for group in ("networks", "scoring", "training"):
         stored |= stored.pop(group)
+    path = tmp_path / "ungrouped.ckpt"
     torch.save(content, path)
     found_scores, found_maps = predicted(engine(tmp_path), Glcf(**small), data, ckpt_path=path)
     torch.testing.assert_close(found_scores, scores, rtol=1e-5, atol=1e-6)

@@ -82,9 +82,9 @@ def test_sam_lad_fits_and_scores_without_float64_on_the_device():
     model = build_model(max_objects=6)
     with emulated_device() as device:
         model.to(device)
-        pictures = images(6).to(device)
+        pictures = images(4).to(device)
         fit_encoder(model, pictures)
-        model.fit([model.represent(pictures)], 6)
+        model.fit([model.represent(pictures)], 4)
         result = model(pictures[:2])
         assert result.pred_score.device == device
         assert torch.isfinite(result.pred_score.cpu()).all()

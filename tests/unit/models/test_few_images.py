@@ -29,7 +29,8 @@ MODELS = {
 def trained(name, data, tmp_path):
     torch.manual_seed(0)
     model = MODELS[name]()
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, max_epochs=5)
+    epochs = 1 if name == "samlad" else 5
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, max_epochs=epochs)
     (results,) = engine.train(model, datamodule=data)
     return model.eval(), results
 

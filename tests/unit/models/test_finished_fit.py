@@ -50,7 +50,7 @@ class StopEarly(Callback):
         {"max_epochs": 2, "check_val_every_n_epoch": 50},
         {"max_epochs": -1, "max_steps": 3, "check_val_every_n_epoch": 7},
         {"max_epochs": 5, "check_val_every_n_epoch": 3, "callbacks": [StopEarly()]},
-        {"max_epochs": -1, "max_time": timedelta(seconds=2), "check_val_every_n_epoch": 1000},
+        {"max_epochs": -1, "max_time": timedelta(seconds=1), "check_val_every_n_epoch": 1000},
         {"limit_val_batches": 0},
         {"check_val_every_n_epoch": None, "val_check_interval": 1000},
     ],

@@ -4,6 +4,7 @@
 """GLCF as an Anomalib model: training, statistics, checkpoints, all in one process and on real image files."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import timm
@@ -20,7 +21,7 @@ from anomalib_logic import Glcf
 from anomalib_logic.models.glcf.loss import GlcfLoss
 from anomalib_logic.models.glcf.options import GlcfNetworks, GlcfScoring, GlcfTraining
 
-from .conftest import check_training, write_squares
+from .conftest import SMALL, check_training, write_squares
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,31 @@ def recomputed_statistics(model, data):
     return torch.stack([v.mean() for v in values]), torch.stack([v.std(correction=0) for v in values])
 
 
-def test_statistics_after_training_are_those_of_the_final_weights_over_all_training_images(tmp_path, folder, small):
-    model, data = Glcf(**small), datamodule(folder)
-    engine(tmp_path, max_epochs=2).fit(model, datamodule=data)
+class Fitted(NamedTuple):
+    """A model after three epochs, and what happened in them."""
+
+    model: Glcf
+    run: Engine
+    data: Folder
+    backbone: dict  # weights before
+    measured: list  # epochs and arguments of each pass over the training images
+    validated: list  # whether there were statistics at each validation
+
+
+@pytest.fixture(scope="module")
+def fitted(folder, tmp_path_factory):
+    model, run, data = Glcf(**SMALL), engine(tmp_path_factory.mktemp("fitted"), max_epochs=3), datamodule(folder)
+    result = Fitted(model, run, data, copy.deepcopy(model.model.pyramid.state_dict()), [], [])
+    measure = model._measure
+    model._measure = lambda **kw: (result.measured.append((model.current_epoch, kw)), measure(**kw))
+    model.on_validation_end = lambda: result.validated.append(bool(normalization_of(model).measured))
+    run.fit(model, datamodule=data)
+    del model._measure, model.on_validation_end
+    return result
+
+
+def test_statistics_after_training_are_those_of_the_final_weights_over_all_training_images(fitted):
+    model, data = fitted.model, fitted.data
     mean, std = recomputed_statistics(model, data)
     torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(normalization_of(model).std.double(), std, rtol=1e-4, atol=1e-6)
@@ -104,13 +127,8 @@ def test_statistics_are_measured_without_validation(tmp_path, folder, small):
     torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
 
 
-def test_all_training_images_are_passed_once_more_after_training_only(tmp_path, folder, small, monkeypatch):
-    model = Glcf(**small)
-    measured = []
-    measure = model._measure
-    monkeypatch.setattr(model, "_measure", lambda **kw: (measured.append((model.current_epoch, kw)), measure(**kw)))
-    engine(tmp_path, max_epochs=3).fit(model, datamodule=datamodule(folder))
-    assert measured == [(0, {"channels": True}), (2, {})]
+def test_all_training_images_are_passed_once_more_after_training_only(fitted):
+    assert fitted.measured == [(0, {"channels": True}), (2, {})]
 
 
 def test_each_validation_is_measured_where_a_callback_may_stop_at_it(tmp_path, folder, small, monkeypatch):
@@ -123,13 +141,8 @@ def test_each_validation_is_measured_where_a_callback_may_stop_at_it(tmp_path, f
     assert measured == [0, 0, 1]
 
 
-def test_intermediate_checkpoint_has_statistics(tmp_path, folder, small):
-    model = Glcf(**small)
-    run = engine(tmp_path, max_epochs=3)
-    seen = []
-    model.on_validation_end = lambda: seen.append(bool(normalization_of(model).measured))
-    run.fit(model, datamodule=datamodule(folder))
-    assert seen == [True, True, True]
+def test_intermediate_checkpoint_has_statistics(fitted):
+    assert fitted.validated == [True, True, True]
 
 
 def test_untrained_model_measures_before_testing(tmp_path, folder, small):
@@ -139,21 +152,17 @@ def test_untrained_model_measures_before_testing(tmp_path, folder, small):
     torch.testing.assert_close(normalization_of(model).mean.double(), mean, rtol=1e-4, atol=1e-6)
 
 
-def test_channels_are_standardised_over_the_training_images(tmp_path, folder, small):
-    model, data = Glcf(**small), datamodule(folder)
-    engine(tmp_path).fit(model, datamodule=data)
+def test_channels_are_standardised_over_the_training_images(fitted):
+    model, data = fitted.model, fitted.data
     images = torch.cat([model.pre_processor(item.image[None]) for item in data.train_data])
     features = model.model.pyramid(images)[0]
     channels = features.shape[1]
     torch.testing.assert_close(model.model.standardization.mean[:channels], features.mean((0, 2, 3)))
 
 
-def test_backbone_stays_as_it_is(tmp_path, folder, small):
-    model = Glcf(**small)
-    before = copy.deepcopy(model.model.pyramid.state_dict())
-    run = engine(tmp_path)
-    run.fit(model, datamodule=datamodule(folder))
-    assert all(torch.equal(value, before[name]) for name, value in model.model.pyramid.state_dict().items())
+def test_backbone_stays_as_it_is(fitted):
+    model, run = fitted.model, fitted.run
+    assert all(torch.equal(value, fitted.backbone[name]) for name, value in model.model.pyramid.state_dict().items())
     optimised = {id(p) for group in run.trainer.optimizers[0].param_groups for p in group["params"]}
     frozen = {id(p) for p in model.model.pyramid.parameters()}
     assert not optimised & frozen
@@ -180,20 +189,26 @@ def test_every_switch_trains_and_tests(tmp_path, folder, small, arguments):
     check_training(model, engine(tmp_path), datamodule(folder))
 
 
-def test_training_makes_all_losses_fall(tmp_path, folder, small):
-    model = Glcf(**small, learning_rate=3e-3, schedule="constant")
-    history = []
-    model.on_train_epoch_end = lambda: history.append(dict(model.trainer.callback_metrics))
-    engine(tmp_path, max_epochs=15).fit(model, datamodule=datamodule(folder))
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """The losses of each epoch of a training, and its results on test images."""
+    torch.manual_seed(1)
+    model, history = Glcf(**SMALL, learning_rate=3e-3, schedule="constant"), []
+    on_train_end = model.on_train_epoch_end
+    model.on_train_epoch_end = lambda: (history.append(dict(model.trainer.callback_metrics)), on_train_end())
+    run = engine(tmp_path_factory.mktemp("trained"), max_epochs=15, check_val_every_n_epoch=15)
+    (results,) = run.train(model, datamodule=datamodule(folder))
+    return history, results
+
+
+def test_training_makes_all_losses_fall(trained):
+    history, _ = trained
     for name in ("train_loss", "train_loss_correspondence", "train_loss_local"):
         assert history[-1][name] < 0.8 * history[0][name]
 
 
-def test_trained_model_finds_the_missing_square(tmp_path, folder, small):
-    torch.manual_seed(1)
-    model = Glcf(**small, learning_rate=3e-3)
-    results = engine(tmp_path, max_epochs=30).train(model, datamodule=datamodule(folder))
-    assert results[0]["image_AUROC"] == 1.0
+def test_trained_model_finds_the_missing_square(trained):
+    assert trained[1]["image_AUROC"] == 1.0
 
 
 def test_mixed_precision_trains_and_keeps_maps_in_single_precision(tmp_path, folder, small):
@@ -236,9 +251,9 @@ def test_size_of_a_custom_pre_processor_is_used_and_survives_a_checkpoint(tmp_pa
     assert loaded.eval()(torch.rand(1, 3, 50, 50)).anomaly_map.shape == (1, 1, 96, 64)
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, 7), ({"max_epochs": 2}, 2)])
+@pytest.mark.parametrize(("given", "expected"), [({}, 3), ({"max_epochs": 2}, 2)])
 def test_trainer_sets_the_epochs_and_else_the_model_does(tmp_path, folder, small, given, expected):
-    model = Glcf(**small, max_epochs=7)
+    model = Glcf(**small, max_epochs=3)
     limits = {"limit_train_batches": 1, "limit_val_batches": 0}
     run = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, **limits, **given)
     run.fit(model, datamodule=datamodule(folder))
@@ -338,9 +353,8 @@ def test_inference_records_no_gradient(small):
     assert result.anomaly_map.numpy().shape == (2, 1, 64, 96)
 
 
-def test_anomalibs_torch_inferencer_gives_results_without_gradients(tmp_path, folder, small, monkeypatch):
-    model, run = Glcf(**small), engine(tmp_path)
-    run.fit(model, datamodule=datamodule(folder))
+def test_anomalibs_torch_inferencer_gives_results_without_gradients(fitted, folder, tmp_path, monkeypatch):
+    model, run = fitted.model, fitted.run
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     file = run.export(model, "torch", export_root=tmp_path)
     prediction = TorchInferencer(file, device="cpu").predict(folder / "good" / "0.png")

@@ -16,7 +16,7 @@ from anomalib_logic import Lgfdr
 from ..conftest import check_training
 
 SMALL = {
-    "backbone": "mobilenetv2_035",
+    "backbone": "test_efficientnet",  # timm's smallest pyramid
     "pre_trained": False,
     "image_size": (64, 96),
     "width": 32,

@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,10 @@ from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 GROUPS = (SamLadSegmentation, SamLadMatching, SamLadBank, SamLadScoring)
 
 SMALL = {
-    "backbone": "mobilenetv2_035",
+    "backbone": "test_efficientnet",  # timm's smallest pyramid
     "pre_trained": False,
     "objects": "cluster",
+    "clusters": 8,
     "image_size": (64, 96),
     "scene_size": 16,
     "object_size": 8,
@@ -64,14 +67,27 @@ def draw(generator: np.random.Generator, squares) -> Image.Image:
     return Image.fromarray(image)
 
 
+def write_images(root: Path, **contents) -> Path:
+    """Write folders of images, each of which shows some squares."""
+    generator = np.random.default_rng(0)
+    for kind, images in contents.items():
+        (root / kind).mkdir()
+        for i, squares in enumerate(images):
+            draw(generator, squares).save(root / kind / f"{i:02}.png")
+    return root
+
+
+MORE = (*SQUARES, (24, 36, 160))
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """Normal images of four squares on noise, and bad ones: a square less, or one more."""
     root = tmp_path_factory.mktemp("four_squares")
-    generator = np.random.default_rng(0)
-    more = (*SQUARES, (24, 36, 160))
-    for kind, contents in (("good", [SQUARES] * 16), ("bad", [SQUARES[:3], SQUARES[1:], more, more])):
-        (root / kind).mkdir()
-        for i, squares in enumerate(contents):
-            draw(generator, squares).save(root / kind / f"{i:02}.png")
-    return root
+    return write_images(root, good=[SQUARES] * 16, bad=[SQUARES[:3], SQUARES[1:], MORE, MORE])
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory):
+    """The same with as few images as train and test a model: six normal ones are for training."""
+    return write_images(tmp_path_factory.mktemp("few_squares"), good=[SQUARES] * 8, bad=[SQUARES[:3], MORE])

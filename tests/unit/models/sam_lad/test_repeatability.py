@@ -12,12 +12,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomalib_logic import SamLad
 from anomalib_logic.export import TorchRunner, open_exported
+from anomalib_logic.models.sam_lad import lightning_model
 from anomalib_logic.models.sam_lad.encoder import Encoder
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .conftest import SMALL, SQUARES, draw, fit_encoder
 
 EMPTY = "the bank is empty: train the model .* or load a checkpoint"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_changes():
+    """Measure the scores' trust on two images only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lightning_model, "CHANGED", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +36,7 @@ def folders(tmp_path_factory):
     for seed, squares in enumerate((SQUARES, SQUARES[1:3])):
         roots.append(tmp_path_factory.mktemp("squares"))
         generator = np.random.default_rng(seed)
-        for kind, contents in (("good", [squares] * (8 + seed)), ("bad", [SQUARES[:1]] * 2)):
+        for kind, contents in (("good", [squares] * (6 + seed)), ("bad", [SQUARES[:1]] * 2)):
             (roots[-1] / kind).mkdir()
             for i, content in enumerate(contents):
                 draw(generator, content).save(roots[-1] / kind / f"{i:02}.png")
@@ -45,7 +54,7 @@ def engine(tmp_path, **arguments):
 
 def new_model(**arguments) -> SamLad:
     torch.manual_seed(0)
-    return SamLad(**{**SMALL, "backbone_weights": None, "evaluator": False, **arguments})
+    return SamLad(**{**SMALL, "clusters": None, "backbone_weights": None, "evaluator": False, **arguments})
 
 
 def state_of(model) -> dict[str, torch.Tensor]:
@@ -152,12 +161,11 @@ def test_model_that_was_never_fitted_explains_nothing():
         new_model().explain(torch.rand(1, 3, 64, 96))
 
 
-@pytest.mark.parametrize("arguments", [{"num_workers": 1, "train_batch_size": 1}, {"num_workers": 2}], ids=str)
-def test_result_depends_neither_on_loaders_nor_batches_nor_the_global_seed(tmp_path, folders, fitted, arguments):
+def test_result_depends_neither_on_loaders_nor_batches_nor_the_global_seed(tmp_path, folders, fitted):
     model = new_model()
     torch.manual_seed(1)
     np.random.seed(1)
-    engine(tmp_path).fit(model, datamodule=datamodule(folders[0], **{"train_batch_size": 7, **arguments}))
+    engine(tmp_path).fit(model, datamodule=datamodule(folders[0], num_workers=2, train_batch_size=1))
     assert_equal(state_of(model), fitted[0][0])
 
 
