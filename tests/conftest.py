@@ -12,14 +12,14 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # a missing download must fail at once, not after retries
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process has one core
-SHARED = ("trained", "exports")  # fixtures of several files that take long
+SHARED = "commands"  # a fixture of several files that takes long
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, and those of all files that share what takes long."""
     for item in items:
-        shared = set(SHARED) & set(getattr(item, "fixturenames", ()))
+        shared = SHARED in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("shared" if shared else str(item.path)))
 
 

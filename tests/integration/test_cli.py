@@ -35,14 +35,14 @@ def data(loco: Path) -> list[str]:
 
 
 def test_train_prints_metrics_and_writes_pictures_and_checkpoint(trained, checkpoint):
-    assert "image_AUROC" in (trained / "output.txt").read_text()
+    assert "image_AUROC" in (trained / "train.txt").read_text()
     assert checkpoint.is_file()
     pictures = {p.parent.name for p in trained.glob("results/Glcf/MVTecLoco/squares/v0/images/*/*.png")}
     assert pictures == {"good", "logical_anomalies", "structural_anomalies"}
 
 
 def test_train_prints_the_loco_metrics(trained):
-    output = (trained / "output.txt").read_text()
+    output = (trained / "train.txt").read_text()
     for kind in ("logical", "structural", "mean"):
         assert re.search(rf"image_AUROC_{kind}\W+[\d.]+", output)
         assert re.search(rf"pixel_AUsPRO_5_{kind}\W+[\d.]+", output)
@@ -55,7 +55,7 @@ def test_written_maps_give_the_printed_figures_with_the_command(loco, trained, c
     assert loco_command.main(arguments) == 0
     metrics = json.loads(Path("metrics.json").read_text())["localization"]["auc_spro"]
     for kind in ("logical", "structural", "mean"):
-        printed = re.search(rf"pixel_AUsPRO_5_{kind}\W+([\d.]+)", (trained / "output.txt").read_text())
+        printed = re.search(rf"pixel_AUsPRO_5_{kind}\W+([\d.]+)", (trained / "train.txt").read_text())
         computed = metrics[kind if kind == "mean" else f"{kind}_anomalies"]["0.05"]
         assert computed == pytest.approx(float(printed.group(1)), abs=1e-5)
 
@@ -124,7 +124,7 @@ def test_predict_writes_a_picture_for_each_image(loco, checkpoint, workspace):
 
 def test_test_with_a_checkpoint_repeats_the_figures_of_training(loco, trained, checkpoint, workspace):
     cli = AnomalibCLI(["test", *MODEL, *data(loco), f"--ckpt_path={checkpoint}", *FAST])
-    printed = re.search(r"image_AUROC\W+([\d.]+)", (trained / "output.txt").read_text())
+    printed = re.search(r"image_AUROC\W+([\d.]+)", (trained / "train.txt").read_text())
     assert cli.engine.trainer.callback_metrics["image_AUROC"].item() == pytest.approx(float(printed.group(1)), abs=1e-6)
 
 

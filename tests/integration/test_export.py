@@ -111,8 +111,8 @@ def test_image_that_cannot_be_read_does_not_stop_a_checkpoint(number, checkpoint
     assert "could not be read" in caplog.text or "must be a number of images" in caplog.text
 
 
-def test_command_shows_sizes_and_differences(exports):
-    shown = " ".join((exports / "output.txt").read_text().split())
+def test_command_shows_sizes_and_differences(commands):
+    shown = " ".join((commands / "export.txt").read_text().split())
     assert re.search(r"weights/onnx/model\.onnx: [\d.]+ MB", shown)
     assert "verifying with generated images" in shown
     for batch in (1, 3):

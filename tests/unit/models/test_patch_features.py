@@ -67,7 +67,14 @@ def test_any_vision_transformer_gives_its_patch_tokens_as_a_map(backbone, patch)
     torch.testing.assert_close(result.flatten(2).transpose(1, 2), tokens)
 
 
-@pytest.mark.parametrize("backbone", ["vit_small_patch16_dinov3", "beit_base_patch16_224", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "vit_small_patch16_dinov3",
+        "beit_base_patch16_224",
+        pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),  # the others have its operations and more
+    ],
+)
 def test_transformer_gives_the_same_map_in_onnx_for_any_batch(tmp_path, backbone):
     torch.manual_seed(0)
     features = PatchFeatures(backbone, pre_trained=False, image_size=(64, 96), backbone_args=TINY)
