@@ -23,6 +23,7 @@ SMALL = {
     "scene_size": 16,
     "object_size": 8,
 }
+TELLING = {"backbone": "mobilenetv2_035", "clusters": None}  # whose random features tell objects apart
 SQUARES = ((8, 10, 200), (10, 60, 120), (40, 12, 120), (38, 62, 200))  # top, left and brightness
 
 

@@ -18,9 +18,9 @@ from anomalib_logic.models.sam_lad import lightning_model, segment_anything
 from anomalib_logic.models.sam_lad.lightning_model import default_image_size
 from anomalib_logic.models.sam_lad.options import SamLadBank
 
-from .conftest import SMALL
+from .conftest import SMALL, TELLING
 
-TRAINED = {**SMALL, "backbone": "mobilenetv2_035", "clusters": None}  # whose random features tell objects apart
+TRAINED = {**SMALL, **TELLING}
 TINY_VIT = {"backbone": "vit_tiny_patch16_224", "backbone_args": {"depth": 1, "embed_dim": 32, "num_heads": 2}}
 
 

@@ -13,7 +13,7 @@ from anomalib_logic.models.sam_lad import bank, comparison, torch_model
 from anomalib_logic.models.sam_lad.scores.score import Measured
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
-from .conftest import SQUARES, build_model, draw, fill, fit_encoder
+from .conftest import SQUARES, TELLING, build_model, draw, fill, fit_encoder
 
 
 def drawn(seed: int, contents) -> torch.Tensor:
@@ -185,7 +185,7 @@ def test_held_out_predictions_are_those_of_the_bank_compared_with_all_others(mod
 @torch.no_grad()
 def test_held_out_prediction_finds_the_odd_one_among_the_normals():
     images = drawn(0, [SQUARES] * 9 + [SQUARES[:2]])
-    model = filled(images)
+    model = filled(images, **TELLING)
     scores = torch.cat([prediction.pred_score for prediction in model.held_out_predictions()])
     assert scores.argmax() == 9
     assert scores[9] > model(images[9:]).pred_score + 1
