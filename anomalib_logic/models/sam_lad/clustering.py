@@ -1,28 +1,47 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""K-means of feature maps, and the nearest centroid at each position."""
+"""K-means of feature maps, and to which centroids positions belong."""
 
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-from .measurement import compare_in_parts
+from .measurement import PART, compare_in_parts
+from .median import lower_median
 
 SAMPLE = 40_000  # positions that are clustered, at most
+REGIONS = 2  # along one side of the image
 
 
-def sample_features(features: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Draw features of random positions, as many as ``SAMPLE`` at most.
+def deviation_from_median(features: torch.Tensor) -> torch.Tensor:
+    """How far features are from their median over the images at the same position, shape ``(Z, H, W)``.
+
+    Args:
+        features: Shape ``(Z, C, H, W)``.
+    """
+    median = torch.cat([lower_median(channels) for channels in features.split(8, dim=1)])
+    return torch.stack([(image - median).square().sum(dim=0).sqrt() for image in features])
+
+
+def sample_features(features: torch.Tensor, seed: int = 0, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Draw features of random positions, as many as ``SAMPLE`` at most, none twice.
 
     Args:
         features: Shape ``(Z, C, H, W)``.
         seed: Seed of the choice.
+        weights: What the chances of the positions are proportional to, shape ``(Z, H, W)``; equal by default.
 
     Returns:
         Shape ``(P, C)``, on the CPU.
     """
     positions = features.permute(0, 2, 3, 1).flatten(0, 2)
-    order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    if weights is None:
+        order = torch.randperm(len(positions), generator=generator)
+    else:
+        # The largest of these keys are a weighted sample (Efraimidis and Spirakis, 2006).
+        keys = torch.rand(len(positions), generator=generator).log() / weights.flatten().cpu().clamp_min(1e-12)
+        order = keys.topk(min(SAMPLE, len(positions))).indices
     return positions[order[:SAMPLE].to(positions.device)].cpu()
 
 
@@ -54,3 +73,47 @@ def nearest_centroid(features: torch.Tensor, centroids: torch.Tensor) -> torch.T
     parts = compare_in_parts(features.flatten(2), centroids.flatten(0, 1).T)
     nearest = [part.unflatten(2, centroids.shape[:2]).argmin(dim=3) for part in parts]
     return torch.cat(nearest, dim=1).transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+def assign(
+    features: torch.Tensor, centroids: torch.Tensor, temperatures: torch.Tensor, regions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Assign each position to the centroids of several clusterings: to the nearest one, and softly to all.
+
+    Args:
+        features: Shape ``(N, C, H, W)``.
+        centroids: Shape ``(B, M, C)``.
+        temperatures: Squared distance by which a centroid has to be farther for its share to fall to ``1 / e``, shape
+            ``(B,)``.
+        regions: Result of :func:`regions_of`, shape ``(H, W)``.
+
+    Returns:
+        Index of the nearest, shape ``(N, B, H, W)``, and the share of the image that is each centroid's, by region,
+        shape ``(N, R, B, M)``: all of a clustering sum up to 1.
+    """
+    members = torch.stack([regions.flatten() == i for i in range(REGIONS**2)]).to(features.dtype)
+    nearest, shares = [], []
+    parts = compare_in_parts(features.flatten(2), centroids.flatten(0, 1).T)
+    for part, inside in zip(parts, members.split(PART, dim=1), strict=True):
+        distances = part.unflatten(2, centroids.shape[:2])
+        nearest.append(distances.argmin(dim=3))
+        shares.append(inside @ (-distances / temperatures.unsqueeze(1)).softmax(dim=3).flatten(2))
+    words = torch.cat(nearest, dim=1).transpose(1, 2).unflatten(2, features.shape[2:])
+    return words, torch.stack(shares).sum(dim=0).unflatten(2, centroids.shape[:2]) / regions.numel()
+
+
+def regions_of(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
+    """Index of the region of each position: the image is cut into ``REGIONS`` by ``REGIONS``, shape ``(H, W)``."""
+    rows = torch.arange(height, device=device) * REGIONS // height
+    columns = torch.arange(width, device=device) * REGIONS // width
+    return rows.unsqueeze(1) * REGIONS + columns
+
+
+def scatter(sample: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of features to the nearest centroid, a scalar.
+
+    Args:
+        sample: Shape ``(P, C)``.
+        centroids: Shape ``(M, C)``.
+    """
+    return torch.cdist(sample, centroids).amin(dim=1).square().mean()

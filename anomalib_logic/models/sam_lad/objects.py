@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .clustering import k_means, nearest_centroid, sample_features
-from .median import lower_median
+from .clustering import deviation_from_median, k_means, nearest_centroid, sample_features
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +191,7 @@ class ClusterSegments(nn.Module):
         """
         del images
         sample = sample_features(features, seed)
-        deviation = _deviation(features)
+        deviation = deviation_from_median(features)
         best = None
         for number in CLUSTER_NUMBERS if self.clusters is None else (self.clusters,):
             self.centroids[:number] = k_means(sample, number, seed).to(self.centroids)
@@ -220,9 +219,3 @@ class ClusterSegments(nn.Module):
         gap = ordered.diff().argmax()
         self.foreground[:number] = (means > (ordered[gap] + ordered[gap + 1]) / 2).to(self.foreground)
         self.foreground[number:] = self.foreground[0]
-
-
-def _deviation(features: torch.Tensor) -> torch.Tensor:
-    """How far features are from their median over the images at the same position, shape ``(Z, H, W)``."""
-    median = torch.cat([lower_median(channels) for channels in features.split(8, dim=1)])
-    return torch.stack([(image - median).square().sum(dim=0).sqrt() for image in features])

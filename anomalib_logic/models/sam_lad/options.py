@@ -114,7 +114,8 @@ class SamLadScoring(OptionGroup):
             anywhere in all normal images, and coarse ones in the same place.
         eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
         lite: Measure unmatched objects only (equation 16).
-        composition: Add a score of how much there is of what, see :class:`.scores.composition.Composition` (ours).
+        composition: Add scores of how much there is of what, in the image and in its quarters, see
+            :mod:`.scores.composition` (ours).
         image_score: Mean of the ``"top"`` 0.5% of the map, its ``"max"`` or its standard deviation ``"std"``.
         sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
     """

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..options import SamLadBank, SamLadScoring
 from .anywhere import Anywhere
-from .composition import Composition
+from .composition import Composition, Layout
 from .count import Count
 from .objects import Objects
 from .place import Place
@@ -42,6 +42,7 @@ def build_scores(options: SamLadScoring, bank: SamLadBank, grid: tuple[int, int]
     scores["count"] = Count(side)
     if options.composition:
         scores["composition"] = Composition(side, channels)
+        scores["layout"] = Layout(side)
     for score in scores.values():
         score.image_score = options.image_score
     return nn.ModuleDict(scores)

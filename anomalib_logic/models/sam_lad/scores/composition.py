@@ -1,78 +1,71 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Composition of an image: how much of what it shows (ours, not the paper's)."""
+"""Composition of an image, and of its regions: how much of what they show (ours, not the paper's)."""
 
 from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
 import torch
 from sklearn.covariance import LedoitWolf
 
 from anomalib_logic.models.components.upsampling import pick
 
 from ..bank import Bank, Template
-from ..clustering import k_means, nearest_centroid, sample_features
+from ..clustering import REGIONS, assign, deviation_from_median, k_means, regions_of, sample_features, scatter
 from ..comparison import Comparison
 from ..encoder import Found, Maps
 from .place import smooth
 from .score import Measured, Score
 
+SOFTNESS = 0.25  # temperature of the assignment, in units of the clusters' mean squared distance to their centroid
+WORDS = 48  # centroids of a clustering, M
+CLUSTERINGS = 4  # B
+LEAST_SHRINKAGE = 1e-6  # below which the covariance may be singular
 
-class Composition(Score):
-    """Histogram of nearest centroids of an image's features, and how unusual it is among those of normal images.
 
-    Matching looks at objects one by one; rules are often about amounts ("two washers, two nuts"). Square roots of the
-    shares are compared by the Mahalanobis distance to a Gaussian over normal images with Ledoit-Wolf covariance. How
-    good one clustering is, is luck, so several from different starts are averaged.
+class Amounts(Score):
+    """How unusual the shares of centroids are among those of normal images.
+
+    Their square roots are compared by the Mahalanobis distance to a Gaussian over normal images with Ledoit-Wolf
+    covariance. How good one clustering is, is luck, so several from different starts are taken together.
 
     Args:
         side: Height and width of the maps.
-        channels: Channels of the features, C.
-        words: Number of centroids of one clustering, M.
-        clusterings: Number of clusterings, B.
+        regions, clusterings, words: Numbers of regions, clusterings and centroids that are counted, R, B and M.
 
     Attributes:
-        histograms: Of the normal images that the Gaussians were fitted to, the bank's first, shape ``(Z, B * M)``.
+        histograms: Of the normal images that the Gaussian was fitted to, the bank's first, shape ``(Z, R * B * M)``.
     """
 
-    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"histogram": torch.float, "words": torch.uint8}
     LEAST_DEVIATION: ClassVar[float] = 1e-6
     MARKS: ClassVar[bool] = True
 
-    def __init__(self, side: int, channels: int, words: int = 48, clusterings: int = 4) -> None:
+    def __init__(self, side: int, regions: int, clusterings: int, words: int = WORDS) -> None:
         super().__init__(side)
-        self.register_buffer("centroids", torch.zeros(clusterings, words, channels))
-        self.register_buffer("means", torch.zeros(clusterings, words))
-        self.register_buffer("precision", torch.zeros(clusterings, words, words))
-        self.register_buffer("histograms", torch.zeros(0, clusterings * words))
+        self.shape = (regions, clusterings, words)
+        number = regions * clusterings * words
+        self.register_buffer("location", torch.zeros(number))
+        self.register_buffer("precision", torch.zeros(number, number))
+        self.register_buffer("histograms", torch.zeros(0, number))
 
-    def prepare(self, features: torch.Tensor, seed: int) -> None:
-        """Cluster the features."""
-        clusterings, words, _ = self.centroids.shape
-        for i in range(clusterings):
-            self.centroids[i] = k_means(sample_features(features, seed + i), words, seed + i)
+    def histogram(self, shares: torch.Tensor) -> torch.Tensor:
+        """Square roots of the shares that are counted, shape ``(N, R * B * M)``.
 
-    def keep(self, maps: Maps, found: Found) -> Template:
-        """Histogram of the image, and what is where."""
-        del found
-        words = self.words(maps.all)
-        return {"histogram": self.histogram(words), "words": pick(words, self.size).to(torch.uint8)}
-
-    def outline(self, maps: Maps) -> Template:
-        """Histogram of the image."""
-        return {"histogram": self.histogram(self.words(maps.all))}
+        Args:
+            shares: See :func:`.clustering.assign`.
+        """
+        raise NotImplementedError
 
     def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
-        """Fit the Gaussians to all normal images."""
+        """Fit the Gaussian to all normal images."""
         del seed
-        histograms = bank.histogram if left_out is None else torch.cat([bank.histogram, left_out["histogram"]])
-        self.fit_gaussian(histograms)
+        shares = bank.shares if left_out is None else torch.cat([bank.shares, left_out["shares"]])
+        self.fit_gaussian(self.histogram(shares))
 
     def measure(self, compared: Comparison) -> Measured:
         """Amounts by their place, and the distance of the whole."""
-        histogram, words = compared.query["histogram"], compared.query["words"]
+        histogram, words = self.histogram(compared.query["shares"]), compared.query["words"][:, : self.shape[1]]
         if compared.exclude is None:
             return Measured(smooth(self.amounts(histogram, words)), self.distance(histogram))
         others = [self.without(int(image)) for image in compared.exclude]
@@ -94,84 +87,136 @@ class Composition(Score):
         if len(measured) < 3:  # too few to leave one out, so each is measured by itself
             self.std.fill_(1.0)
 
-    def words(self, features: torch.Tensor) -> torch.Tensor:
-        """Nearest centroid of each clustering at each position.
-
-        Args:
-            features: Standardised features, shape ``(N, C, H, W)``.
-
-        Returns:
-            Indices, shape ``(N, B, H, W)``.
-        """
-        return nearest_centroid(features, self.centroids)
-
-    def histogram(self, words: torch.Tensor) -> torch.Tensor:
-        """Square roots of the shares of the centroids.
-
-        Args:
-            words: Result of :meth:`words`.
-
-        Returns:
-            Those of all clusterings, one behind the other, shape ``(N, B * M)``.
-        """
-        number = torch.arange(self.centroids.shape[1], device=words.device)
-        shares = [(w.flatten(1).unsqueeze(-1) == number).to(self.means.dtype).mean(dim=1) for w in words.unbind(1)]
-        return torch.cat(shares, dim=1).sqrt()
-
     @torch.no_grad()
     def fit_gaussian(self, histograms: torch.Tensor) -> None:
-        """Fit the Gaussians.
+        """Fit the Gaussian.
 
         Args:
-            histograms: Of normal images, shape ``(Z, B * M)``.
+            histograms: Results of :meth:`histogram` for normal images, shape ``(Z, R * B * M)``.
         """
         self.histograms = histograms.clone()
-        parts = histograms.unflatten(1, self.means.shape).cpu().double().numpy()
-        for i in range(parts.shape[1]):
-            gaussian = LedoitWolf().fit(parts[:, i])
-            self.means[i] = torch.from_numpy(gaussian.location_).float()
-            self.precision[i] = torch.from_numpy(gaussian.precision_).float()
+        gaussian = LedoitWolf(store_precision=False).fit(histograms.cpu().double().numpy())
+        self.location.copy_(torch.from_numpy(gaussian.location_))
+        if gaussian.shrinkage_ > LEAST_SHRINKAGE:  # positive definite: an eighth of the time of the pseudo-inverse
+            precision = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gaussian.covariance_)))
+        else:  # images that do not differ, or two
+            precision = torch.from_numpy(gaussian.get_precision())
+        self.precision.copy_(precision)
 
-    def without(self, normal: int) -> "Composition":
-        """Composition with the Gaussians of all other normal images, for one that shall be measured as new images are.
+    def without(self, normal: int) -> "Amounts":
+        """Amounts with the Gaussian of all other normal images, for one that shall be measured as new images are.
 
-        Fewer than three are too few to leave one out: the Gaussians are those of all.
+        Fewer than three are too few to leave one out: the Gaussian is that of all.
 
         Args:
             normal: Index in ``histograms``.
         """
-        clusterings, words = self.means.shape
-        others = Composition(self.size[0], 0, words, clusterings).to(self.means)
-        kept = np.delete(np.arange(len(self.histograms)), normal if len(self.histograms) > 2 else [])
-        others.fit_gaussian(self.histograms[torch.from_numpy(kept).to(self.histograms.device)])
+        others = Amounts(self.size[0], *self.shape).to(self.location)
+        kept = self.histograms
+        if len(kept) > 2:
+            kept = torch.cat([kept[:normal], kept[normal + 1 :]])
+        others.fit_gaussian(kept)
         return others
 
     def distance(self, histograms: torch.Tensor) -> torch.Tensor:
-        """Root of the mean squared Mahalanobis distance over the clusterings, shape ``(N,)``.
+        """Mahalanobis distance, shape ``(N,)``.
 
         Args:
             histograms: Result of :meth:`histogram`.
         """
-        return self._terms(histograms).sum(dim=2).mean(dim=1).clamp_min(0).sqrt()
+        return self._terms(histograms).sum(dim=1).clamp_min(0).sqrt()
 
     def amounts(self, histograms: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """How unusual the amount is of what is at each position.
 
-        Each centroid's term of the squared distance is spread over the positions that it is nearest to: where there is
-        too much of something, or too little of it, all of it is marked.
+        Each centroid's term of the squared distance is spread over the positions of its region that it is nearest to:
+        where there is too much of something, or too little of it, all of it is marked.
 
         Args:
             histograms: Result of :meth:`histogram`.
-            words: Result of :meth:`words`, of any resolution, shape ``(N, B, h, w)``.
+            words: Index of the nearest centroid of each clustering, of any resolution, shape ``(N, B, h, w)``.
 
         Returns:
-            Root of the mean over the clusterings, shape ``(N, h, w)``.
+            Root of the sum over the clusterings, shape ``(N, h, w)``.
         """
-        shares = histograms.unflatten(1, self.means.shape).square()
-        density = self._terms(histograms) / shares.clamp_min(1 / words[0, 0].numel())
-        return density.gather(2, words.long().flatten(2)).view(words.shape).mean(dim=1).clamp_min(0).sqrt()
+        regions, _, number = self.shape
+        density = self._terms(histograms) / histograms.square().clamp_min(1 / words[0, 0].numel())
+        index = words.long()
+        if regions > 1:
+            index = index + number * regions_of(*words.shape[2:], words.device)
+        density = density.unflatten(1, self.shape).transpose(1, 2).flatten(2)
+        return density.gather(2, index.flatten(2)).view(words.shape).sum(dim=1).clamp_min(0).sqrt()
 
     def _terms(self, histograms: torch.Tensor) -> torch.Tensor:
-        """Terms of the squared distances, which are their sums over the centroids, shape ``(N, B, M)``."""
-        residual = histograms.unflatten(1, self.means.shape) - self.means
-        return residual * (residual.unsqueeze(2) @ self.precision).squeeze(2)
+        """Terms of the squared distances, which are their sums, shape ``(N, R * B * M)``."""
+        residual = histograms - self.location
+        return residual * (residual @ self.precision)
+
+
+class Composition(Amounts):
+    """Histogram of the centroids that an image's features are near: how much there is of what.
+
+    Matching looks at objects one by one; rules are often about amounts ("two washers, two nuts"). Positions are
+    assigned softly: near the border between two clusters, small differences of features change the shares by little.
+    The clusters are made of positions that change from image to image rather than of the background.
+
+    Args:
+        side: Height and width of the maps.
+        channels: Channels of the features, C.
+        clusterings, words: Numbers of clusterings and of centroids of each, B and M.
+    """
+
+    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"shares": torch.float, "words": torch.uint8}
+
+    def __init__(self, side: int, channels: int, clusterings: int = CLUSTERINGS, words: int = WORDS) -> None:
+        super().__init__(side, 1, clusterings, words)
+        self.register_buffer("centroids", torch.zeros(clusterings, words, channels))
+        self.register_buffer("temperatures", torch.ones(clusterings))
+
+    def histogram(self, shares: torch.Tensor) -> torch.Tensor:
+        """Square roots of the shares of the whole image."""
+        return shares.sum(dim=1).flatten(1).sqrt()
+
+    def prepare(self, features: torch.Tensor, seed: int) -> None:
+        """Cluster the features."""
+        clusterings, words, _ = self.centroids.shape
+        deviation = deviation_from_median(features)
+        for i in range(clusterings):
+            centroids = k_means(sample_features(features, seed + i, deviation), words, seed + i)
+            spread = scatter(sample_features(features, seed + i), centroids)
+            self.centroids[i] = centroids
+            self.temperatures[i] = (SOFTNESS * spread).clamp_min(1e-6)
+
+    def keep(self, maps: Maps, found: Found) -> Template:
+        """Shares of the centroids, and what is where."""
+        del found
+        words, shares = self.assign(maps.all)
+        return {"shares": shares, "words": pick(words, self.size).to(torch.uint8)}
+
+    def outline(self, maps: Maps) -> Template:
+        """Shares of the centroids."""
+        return {"shares": self.assign(maps.all)[1]}
+
+    def assign(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Assign positions to centroids, see :func:`.clustering.assign`."""
+        regions = regions_of(*features.shape[2:], features.device)
+        return assign(features, self.centroids, self.temperatures, regions)
+
+
+class Layout(Amounts):
+    """Composition of the image's regions: how much there is of what in each quarter of the image.
+
+    A rule can be about amounts in a place ("a red cap above the red label"), which the whole image's amounts do not
+    show. It counts what :class:`Composition` keeps.
+
+    Args:
+        side: Height and width of the maps.
+        clusterings, words: Numbers of clusterings and of centroids of each that are counted: the first ones.
+    """
+
+    def __init__(self, side: int, clusterings: int = 2, words: int = WORDS) -> None:
+        super().__init__(side, REGIONS**2, clusterings, words)
+
+    def histogram(self, shares: torch.Tensor) -> torch.Tensor:
+        """Square roots of the shares of each region."""
+        return shares[:, :, : self.shape[1]].flatten(1).sqrt()

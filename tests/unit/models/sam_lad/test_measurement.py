@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anomalib_logic.models.sam_lad import measurement
-from anomalib_logic.models.sam_lad.clustering import nearest_centroid
+from anomalib_logic.models.sam_lad import clustering, measurement
+from anomalib_logic.models.sam_lad.clustering import assign, nearest_centroid, regions_of, sample_features
 from anomalib_logic.models.sam_lad.measurement import mahalanobis, nearest_distance, nearest_point
 
 
@@ -94,6 +94,48 @@ def test_nearest_centroid_is_found_for_each_clustering(monkeypatch, part):
     result = nearest_centroid(features, centroids)
     distances = torch.cdist(features.flatten(2).transpose(1, 2).unsqueeze(1), centroids)
     assert torch.equal(result, distances.argmin(dim=3).unflatten(2, (5, 6)))
+
+
+@pytest.mark.parametrize("part", [7, 1000])
+def test_positions_are_assigned_to_the_nearest_centroid_and_softly_to_all(monkeypatch, part):
+    monkeypatch.setattr(measurement, "PART", part)
+    monkeypatch.setattr(clustering, "PART", part)
+    generator = torch.Generator().manual_seed(0)
+    features, centroids = torch.randn(2, 8, 5, 6, generator=generator), torch.randn(3, 4, 8, generator=generator)
+    temperatures = torch.tensor([0.5, 2.0, 1e-3])
+    nearest, shares = assign(features, centroids, temperatures, regions_of(5, 6))
+    squared = torch.cdist(features.flatten(2).transpose(1, 2).unsqueeze(1), centroids).square()
+    expected = (-squared / temperatures.view(3, 1, 1)).exp()
+    expected = (expected / expected.sum(dim=3, keepdim=True)).unflatten(2, (5, 6))
+    quarters = [
+        expected[:, :, y, x].sum(dim=(2, 3)) / 30 for y in (slice(3), slice(3, 5)) for x in (slice(3), slice(3, 6))
+    ]
+    assert torch.equal(nearest, squared.argmin(dim=3).unflatten(2, (5, 6)))
+    torch.testing.assert_close(shares[:, :, :2], torch.stack(quarters, dim=1)[:, :, :2])
+    torch.testing.assert_close(shares.sum(dim=(1, 3)), torch.ones(2, 3))
+    # At a low temperature shares are counts of the nearest.
+    counts = torch.nn.functional.one_hot(nearest[:, 2].flatten(1), 4).float().mean(dim=1)
+    torch.testing.assert_close(shares[:, :, 2].sum(dim=1), counts, rtol=0, atol=1e-2)
+
+
+def test_sample_follows_the_weights_and_has_no_position_twice(monkeypatch):
+    monkeypatch.setattr(clustering, "SAMPLE", 100)
+    features = torch.arange(2 * 1000.0).view(2, 1, 25, 40)
+    weights = torch.ones(2, 25, 40)
+    weights[1] = 3
+    weights[0, :5] = 0
+    drawn = [sample_features(features, seed, weights).flatten() for seed in range(20)]
+    assert all(len(one.unique()) == 100 for one in drawn)
+    drawn = torch.cat(drawn)
+    assert drawn.min() >= 200  # nothing of weight 0
+    assert (drawn >= 1000).float().mean().item() == pytest.approx(3000 / 3800, abs=0.04)
+
+
+def test_a_sample_without_any_weight_is_drawn_evenly(monkeypatch):
+    monkeypatch.setattr(clustering, "SAMPLE", 100)
+    features = torch.arange(1000.0).view(1, 1, 25, 40)
+    drawn = torch.cat([sample_features(features, seed, torch.zeros(1, 25, 40)).flatten() for seed in range(20)])
+    assert drawn.mean().item() == pytest.approx(500, abs=30)
 
 
 class Made(TorchDispatchMode):

@@ -3,19 +3,21 @@
 
 """The scores one by one: what they learn, measure and draw, and how they are calibrated."""
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from sklearn.covariance import LedoitWolf
+from torch.nn.functional import one_hot
 
 from anomalib_logic.models.sam_lad.bank import Bank
 from anomalib_logic.models.sam_lad.comparison import place_distances
 from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
 from anomalib_logic.models.sam_lad.scores import build_scores
 from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere
-from anomalib_logic.models.sam_lad.scores.composition import Composition
+from anomalib_logic.models.sam_lad.scores.composition import Composition, Layout
 from anomalib_logic.models.sam_lad.scores.count import Count
 from anomalib_logic.models.sam_lad.scores.place import Place
 from anomalib_logic.models.sam_lad.scores.scene import Scene
@@ -46,11 +48,11 @@ def learned(features: torch.Tensor, seed: int = 0, patches: int = 1000, fine: bo
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, ["objects", "details", "anywhere", "place", "arrangement", "count", "composition"]),
+        ({}, ["objects", "details", "anywhere", "place", "arrangement", "count", "composition", "layout"]),
         ({"composition": False}, ["objects", "details", "anywhere", "place", "arrangement", "count"]),
-        ({"lite": True}, ["objects", "count", "composition"]),
+        ({"lite": True}, ["objects", "count", "composition", "layout"]),
         ({"align": "none", "composition": False}, ["positions", "count"]),
-        ({"align": "box"}, ["positions", "count", "composition"]),
+        ({"align": "box"}, ["positions", "count", "composition", "layout"]),
     ],
     ids=str,
 )
@@ -148,31 +150,56 @@ def test_equal_values_have_the_least_deviation():
     assert score.deviation(torch.tensor([3.0])).item() == pytest.approx(3 / 0.3)
 
 
-def test_composition_without_a_normal_image_is_that_of_all_others():
-    score, histograms = Composition(8, 3, words=4, clusterings=2), torch.rand(10, 8)
+@pytest.mark.parametrize(
+    "score", [Composition(8, 3, words=4, clusterings=2), Layout(8, words=4)], ids=["whole", "parts"]
+)
+def test_amounts_without_a_normal_image_are_those_of_all_others(score):
+    shares = torch.rand(10, 4, 2, 4)
+    histograms = score.histogram(shares)
     score.fit_gaussian(histograms)
-    others = Composition(8, 3, words=4, clusterings=2)
+    others = copy.deepcopy(score)
     others.fit_gaussian(histograms[[0, 1, 2, 4, 5, 6, 7, 8, 9]])
+    words = torch.randint(4, (10, 2, 8, 8))
     assert torch.equal(score.without(3).distance(histograms), others.distance(histograms))
+    assert torch.equal(score.without(3).amounts(histograms, words), others.amounts(histograms, words))
 
 
 def test_composition_learns_from_images_that_the_bank_does_not_keep():
-    score, histograms = Composition(8, 3, words=4, clusterings=2), torch.rand(10, 8)
-    bank = Bank({"histogram": torch.float, "valid": torch.bool}, {})
-    bank.fill([{"histogram": histograms[:6], "valid": torch.zeros(6, 1, dtype=torch.bool)}], 6)
-    score.learn(bank, {"histogram": histograms[6:]}, 0)
-    assert torch.equal(score.histograms, histograms)  # the bank's first
+    score, shares = Composition(8, 3, words=4, clusterings=2), torch.rand(10, 4, 2, 4)
+    bank = Bank({"shares": torch.float, "valid": torch.bool}, {})
+    bank.fill([{"shares": shares[:6], "valid": torch.zeros(6, 1, dtype=torch.bool)}], 6)
+    score.learn(bank, {"shares": shares[6:]}, 0)
+    torch.testing.assert_close(score.histograms, shares.sum(dim=1).flatten(1).sqrt())  # the bank's first
 
 
-def test_composition_averages_the_squared_distances_of_its_clusterings():
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_normal_images_that_do_not_differ_have_a_distance_of_zero(number):
+    score, histograms = Composition(8, 3, words=4, clusterings=2), torch.rand(1, 8).expand(number, 8)
+    score.fit_gaussian(histograms)
+    assert score.distance(histograms).tolist() == pytest.approx([0] * number, abs=1e-3)
+    assert torch.isfinite(score.distance(torch.rand(3, 8))).all()
+
+
+def test_composition_has_one_gaussian_over_all_clusterings():
     score = Composition(8, 3, words=4, clusterings=2)
     histograms, query = torch.rand(10, 8), torch.rand(2, 8)
     score.fit_gaussian(histograms)
-    expected = [
-        LedoitWolf().fit(histograms[:, part].numpy()).mahalanobis(query[:, part].numpy())
-        for part in (slice(4), slice(4, 8))
-    ]
-    np.testing.assert_allclose(score.distance(query).square().numpy(), np.mean(expected, axis=0), rtol=1e-4)
+    expected = LedoitWolf().fit(histograms.numpy()).mahalanobis(query.numpy())
+    np.testing.assert_allclose(score.distance(query).square().numpy(), expected, rtol=1e-4)
+
+
+def test_clusters_are_made_of_what_changes_from_image_to_image():
+    torch.manual_seed(0)
+    features = torch.randn(6, 2, 8, 8) * torch.tensor([1.0, 0.01]).view(1, 2, 1, 1)
+    features[:, 0] = features[:1, 0]  # a background of many colours, the same in all images
+    features[:, :, :2, :2] = torch.tensor([9.0, 9.0]).view(1, 2, 1, 1)
+    features[::2, :, :2, :2] *= -1  # and a part that has one of two
+    score = Composition(8, 2, words=4, clusterings=3)
+    score.prepare(features, 0)
+    # Of all positions one in 16 is of the part, and of the centroids one in two.
+    assert (score.centroids.abs().amin(dim=2) > 5).sum(dim=1).tolist() == [2, 2, 2]
+    spread = torch.cdist(features.movedim(1, 3).flatten(0, 2), score.centroids).amin(dim=2).square().mean(dim=1)
+    torch.testing.assert_close(score.temperatures, 0.25 * spread, rtol=1e-3, atol=1e-5)
 
 
 def test_amounts_mark_what_there_is_too_much_of():
@@ -180,11 +207,39 @@ def test_amounts_mark_what_there_is_too_much_of():
     score = Composition(8, 3, words=4, clusterings=1)
     words = torch.randint(2, (30, 1, 8, 8))  # two words, never the third
     words[:, :, 0, 0] = 2
-    score.fit_gaussian(score.histogram(words))
+
+    def histogram(words):
+        return one_hot(words.flatten(1), 4).float().mean(dim=1).sqrt()
+
+    score.fit_gaussian(histogram(words))
     query = words[:1].clone()
     query[:, :, 3:5, 3:5] = 2
-    amounts = score.amounts(score.histogram(query), query)[0]
+    amounts = score.amounts(histogram(query), query)[0]
     assert amounts[query[0, 0] == 2].min() > 2 * amounts[query[0, 0] != 2].max()
     # All positions together give the squared distance.
-    expected = score.distance(score.histogram(query)).square().item()
+    expected = score.distance(histogram(query)).square().item()
     assert amounts.square().mean().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_layout_marks_what_is_in_the_wrong_quarter_of_the_image():
+    torch.manual_seed(0)
+    words = torch.randint(2, (30, 2, 8, 8))
+    words[:, :, 0, 0], words[:, :, 7, 7] = 2, 3  # one on the upper left and another on the lower right
+    whole, quarters = Composition(8, 3, words=4, clusterings=2), Layout(8, words=4)
+
+    def shares(words):
+        counts = [one_hot(words[:, :, y : y + 4, x : x + 4].flatten(2), 4).sum(dim=2) for y in (0, 4) for x in (0, 4)]
+        return torch.stack(counts, dim=1) / 64
+
+    query = words[:1].clone()
+    query[:, :, 0, 0], query[:, :, 7, 7] = 3, 2
+    distances = {}
+    for score in (whole, quarters):
+        score.fit_gaussian(score.histogram(shares(words)))
+        distances[score] = score.distance(score.histogram(shares(torch.cat([query, words]))))
+    assert distances[whole][0] <= distances[whole][1:].max()
+    assert distances[quarters][0] > 2 * distances[quarters][1:].max()
+    amounts = quarters.amounts(quarters.histogram(shares(query)), query)[0]
+    others = amounts.clone()
+    others[0, 0] = others[7, 7] = 0
+    assert min(amounts[0, 0], amounts[7, 7]) > 2 * others.max()

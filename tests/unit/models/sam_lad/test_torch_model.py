@@ -177,7 +177,9 @@ def test_held_out_predictions_are_those_of_the_bank_compared_with_all_others(mod
         assert index not in compared.alike
         measured, composition = model.measure(compared), model.scores["composition"]
         others = composition.without(int(index))
-        assert torch.equal(measured["composition"].value, others.distance(compared.query["histogram"]))
+        assert torch.equal(
+            measured["composition"].value, others.distance(composition.histogram(compared.query["shares"]))
+        )
         assert torch.equal(prediction.pred_score, model.predict(measured, calibrated_on=10).pred_score)
         assert prediction.anomaly_map.shape == (1, 1, 64, 96)
 
@@ -294,7 +296,7 @@ def test_only_so_many_normal_images_are_compared_place_by_place(normals, monkeyp
 
 
 @torch.no_grad()
-def test_outline_has_the_keys_and_histograms_of_the_template(model, normals):
+def test_outline_has_the_keys_and_shares_of_the_template(model, normals):
     outline, template = model.outline(normals[:2]), model.represent(normals[:2])
-    assert set(outline) == {"key", "histogram"}
+    assert set(outline) == {"key", "shares"}
     assert all(torch.equal(outline[name], template[name]) for name in outline)
