@@ -34,15 +34,16 @@ def sample_features(features: torch.Tensor, seed: int = 0, weights: torch.Tensor
     Returns:
         Shape ``(P, C)``, on the CPU.
     """
-    positions = features.permute(0, 2, 3, 1).flatten(0, 2)
+    size = features.shape[2] * features.shape[3]
     generator = torch.Generator().manual_seed(seed)
     if weights is None:
-        order = torch.randperm(len(positions), generator=generator)
+        order = torch.randperm(len(features) * size, generator=generator)[:SAMPLE]
     else:
         # The largest of these keys are a weighted sample (Efraimidis and Spirakis, 2006).
-        keys = torch.rand(len(positions), generator=generator).log() / weights.flatten().cpu().clamp_min(1e-12)
-        order = keys.topk(min(SAMPLE, len(positions))).indices
-    return positions[order[:SAMPLE].to(positions.device)].cpu()
+        keys = torch.rand(weights.numel(), generator=generator).log() / weights.flatten().cpu().clamp_min(1e-12)
+        order = keys.topk(min(SAMPLE, len(keys))).indices
+    order = order.to(features.device)
+    return features.flatten(2)[order // size, :, order % size].cpu()
 
 
 def k_means(sample: torch.Tensor, number: int, seed: int = 0) -> torch.Tensor:
