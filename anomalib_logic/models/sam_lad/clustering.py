@@ -3,6 +3,8 @@
 
 """K-means of feature maps, and to which centroids positions belong."""
 
+from collections.abc import Sequence
+
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
@@ -103,8 +105,14 @@ def assign(
     return words, torch.stack(shares).sum(dim=0).unflatten(2, centroids.shape[:2]) / regions.numel()
 
 
-def regions_of(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """Index of the region of each position: the image is cut into ``REGIONS`` by ``REGIONS``, shape ``(H, W)``."""
+def regions_of(size: Sequence[int], device: torch.device | None = None) -> torch.Tensor:
+    """Index of the region of each position: the image is cut into ``REGIONS`` by ``REGIONS``, shape ``(H, W)``.
+
+    Args:
+        size: H and W.
+        device: Of the result.
+    """
+    height, width = size
     rows = torch.arange(height, device=device) * REGIONS // height
     columns = torch.arange(width, device=device) * REGIONS // width
     return rows.unsqueeze(1) * REGIONS + columns

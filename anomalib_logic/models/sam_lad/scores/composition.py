@@ -143,7 +143,7 @@ class Amounts(Score):
         density = self._terms(histograms) / histograms.square().clamp_min(1 / words[0, 0].numel())
         index = words.long()
         if regions > 1:
-            index = index + number * regions_of(*words.shape[2:], words.device)
+            index = index + number * regions_of(words.shape[2:], words.device)
         density = density.unflatten(1, self.shape).transpose(1, 2).flatten(2)
         return density.gather(2, index.flatten(2)).view(words.shape).sum(dim=1).clamp_min(0).sqrt()
 
@@ -199,7 +199,7 @@ class Composition(Amounts):
 
     def assign(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Assign positions to centroids, see :func:`.clustering.assign`."""
-        regions = regions_of(*features.shape[2:], features.device)
+        regions = regions_of(features.shape[2:], features.device)
         return assign(features, self.centroids, self.temperatures, regions)
 
 
