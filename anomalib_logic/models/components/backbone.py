@@ -33,6 +33,8 @@ _FEATURES_ONLY = ("features_only", "out_indices", "feature_cls")
 def describe_backbone(backbone: str, **arguments: Any) -> nn.Module:
     """Build a whole timm model on the meta device: its configuration, modules and shapes, without values.
 
+    It is to be read, not to be changed: without arguments, a named model is built once and shared.
+
     Args:
         backbone: Name of a timm model, with or without a tag, or ``hf-hub:NAME`` or ``local-dir:PATH``.
         **arguments: Of ``timm.create_model``; those of ``features_only`` networks are left out.
@@ -44,21 +46,20 @@ def describe_backbone(backbone: str, **arguments: Any) -> nn.Module:
     """
     _check_name(backbone)
     arguments = {name: value for name, value in arguments.items() if name not in _FEATURES_ONLY}
+    if arguments or ":" in backbone:  # a local directory may change
+        return _build(backbone, **arguments)
+    return _build_once(backbone, timm.model_entrypoint(backbone))
+
+
+def _build(backbone: str, **arguments: Any) -> nn.Module:
     with torch.device("meta"):
         return create_timm_model(backbone, pre_trained=False, **arguments).eval()
 
 
-def look_up_backbone(backbone: str, **arguments: Any) -> nn.Module:
-    """Give what :func:`describe_backbone` does, to be read and not to be run: without arguments, it is built once."""
-    if arguments or ":" in backbone or not timm.is_model(backbone):  # a local directory may change
-        return describe_backbone(backbone, **arguments)
-    return _described(backbone, timm.model_entrypoint(backbone))
-
-
 @lru_cache(maxsize=8)
-def _described(backbone: str, entrypoint: Callable[..., nn.Module]) -> nn.Module:
+def _build_once(backbone: str, entrypoint: Callable[..., nn.Module]) -> nn.Module:
     del entrypoint  # another one where a name was registered anew
-    return describe_backbone(backbone)
+    return _build(backbone)
 
 
 def _check_name(backbone: str) -> None:

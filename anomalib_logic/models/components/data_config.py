@@ -13,7 +13,7 @@ from timm.data import resolve_data_config
 from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize
 
-from .backbone import look_up_backbone
+from .backbone import describe_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def input_normalization(backbone: str, backbone_args: Mapping[str, Any] | None =
         RuntimeError: If the configuration cannot be downloaded.
     """
     given = {name: value for name, value in (backbone_args or {}).items() if name in _CONFIGURATION}
-    config = resolve_data_config(model=look_up_backbone(backbone, **given))
+    config = resolve_data_config(model=describe_backbone(backbone, **given))
     if not given and ":" not in backbone and timm.get_pretrained_cfg(backbone) is None:
         logger.warning(
             "timm has no configuration of backbone '%s': images are normalised with ImageNet's mean and standard "

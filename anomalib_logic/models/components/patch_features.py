@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .arguments import check_divisible
-from .backbone import create_timm_model, describe_backbone, load_weights, look_up_backbone
+from .backbone import create_timm_model, describe_backbone, load_weights
 from .frozen import Frozen
 from .pyramid import FeaturePyramid
 
@@ -56,7 +56,7 @@ class PatchFeatures(Frozen):
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        patch_size = _patch_size(look_up_backbone(backbone, **(backbone_args or {})))
+        patch_size = _patch_size(describe_backbone(backbone, **(backbone_args or {})))
         self.is_transformer = patch_size is not None
         check_divisible(image_size, patch_size or PYRAMID_STRIDES[-1], backbone)
         if self.is_transformer:
@@ -117,7 +117,7 @@ def coarsest_stride(backbone: str, backbone_args: Mapping[str, Any] | None = Non
     Raises:
         ValueError: If the backbone is unknown.
     """
-    return _patch_size(look_up_backbone(backbone, **(backbone_args or {}))) or PYRAMID_STRIDES[-1]
+    return _patch_size(describe_backbone(backbone, **(backbone_args or {}))) or PYRAMID_STRIDES[-1]
 
 
 def _last_map(transformer: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 from timm.layers import Format, nhwc_to
 
 from .arguments import check_ascending
-from .backbone import create_timm_model, describe_backbone, load_weights, look_up_backbone
+from .backbone import create_timm_model, describe_backbone, load_weights
 from .frozen import Frozen
 
 STRIDES = (4, 8, 16, 32)
@@ -58,7 +58,7 @@ class FeaturePyramid(Frozen):
         super().__init__()
         check_ascending("strides", strides)
         arguments = dict(backbone_args or {})
-        if look_up_backbone(backbone, **arguments).pretrained_cfg["fixed_input_size"]:
+        if describe_backbone(backbone, **arguments).pretrained_cfg["fixed_input_size"]:
             arguments.setdefault("img_size", image_size)
         self.network = create_timm_model(backbone, pre_trained and weights is None, features_only=True, **arguments)
         reductions = self.network.feature_info.reduction()

@@ -79,7 +79,7 @@ def nearest_centroid(features: torch.Tensor, centroids: torch.Tensor) -> torch.T
 
 
 def assign(
-    features: torch.Tensor, centroids: torch.Tensor, temperatures: torch.Tensor, regions: torch.Tensor
+    features: torch.Tensor, centroids: torch.Tensor, temperatures: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Assign each position to the centroids of several clusterings: to the nearest one, and softly to all.
 
@@ -88,12 +88,12 @@ def assign(
         centroids: Shape ``(B, M, C)``.
         temperatures: Squared distance by which a centroid has to be farther for its share to fall to ``1 / e``, shape
             ``(B,)``.
-        regions: Result of :func:`regions_of`, shape ``(H, W)``.
 
     Returns:
-        Index of the nearest, shape ``(N, B, H, W)``, and the share of the image that is each centroid's, by region,
-        shape ``(N, R, B, M)``: all of a clustering sum up to 1.
+        Index of the nearest, shape ``(N, B, H, W)``, and the share of the image that is each centroid's, by region (see
+        :func:`regions_of`), shape ``(N, R, B, M)``: all of a clustering sum up to 1.
     """
+    regions = regions_of(features.shape[2:], features.device)
     members = torch.stack([regions.flatten() == i for i in range(REGIONS**2)]).to(features.dtype)
     nearest, shares = [], []
     parts = compare_in_parts(features.flatten(2), centroids.flatten(0, 1).T)
@@ -116,13 +116,3 @@ def regions_of(size: Sequence[int], device: torch.device | None = None) -> torch
     rows = torch.arange(height, device=device) * REGIONS // height
     columns = torch.arange(width, device=device) * REGIONS // width
     return rows.unsqueeze(1) * REGIONS + columns
-
-
-def scatter(sample: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance of features to the nearest centroid, a scalar.
-
-    Args:
-        sample: Shape ``(P, C)``.
-        centroids: Shape ``(M, C)``.
-    """
-    return torch.cdist(sample, centroids).amin(dim=1).square().mean()

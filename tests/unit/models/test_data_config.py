@@ -10,7 +10,7 @@ from anomalib.pre_processing import PreProcessor
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
-from anomalib_logic.models.components.backbone import look_up_backbone
+from anomalib_logic.models.components.backbone import describe_backbone
 from anomalib_logic.models.components.data_config import input_normalization, normalization_of
 
 HALF = (0.5, 0.5, 0.5)
@@ -44,10 +44,10 @@ def test_normalisation_of_a_local_directory_is_that_of_its_configuration(tmp_pat
     assert input_normalization(backbone) == ((0.1, 0.2, 0.3), (0.2, 0.3, 0.4))
 
 
-def test_backbone_is_looked_up_once_and_a_directory_whenever_it_is_asked_for(tmp_path):
-    assert look_up_backbone("resnet18") is look_up_backbone("resnet18")
-    assert look_up_backbone("resnet18", num_classes=3).fc.out_features == 3
-    assert look_up_backbone("resnet18").fc.out_features == 1000
+def test_backbone_is_described_once_and_a_directory_whenever_it_is_asked_for(tmp_path):
+    assert describe_backbone("resnet18") is describe_backbone("resnet18")
+    assert describe_backbone("resnet18", num_classes=3).fc.out_features == 3
+    assert describe_backbone("resnet18").fc.out_features == 1000
     assert [input_normalization(local_directory(tmp_path, [mean] * 3)).mean[0] for mean in (0.1, 0.2)] == [0.1, 0.2]
 
 

@@ -12,9 +12,10 @@ from sklearn.covariance import LedoitWolf
 from anomalib_logic.models.components.upsampling import pick
 
 from ..bank import Bank, Template
-from ..clustering import REGIONS, assign, deviation_from_median, k_means, regions_of, sample_features, scatter
+from ..clustering import REGIONS, assign, deviation_from_median, k_means, regions_of, sample_features
 from ..comparison import Comparison
 from ..encoder import Found, Maps
+from ..measurement import nearest_point
 from .place import smooth
 from .score import Measured, Score
 
@@ -183,24 +184,19 @@ class Composition(Amounts):
         deviation = deviation_from_median(features)
         for i in range(clusterings):
             centroids = k_means(sample_features(features, seed + i, deviation), words, seed + i)
-            spread = scatter(sample_features(features, seed + i), centroids)
+            distances = nearest_point(sample_features(features, seed + i).T, centroids.T)
             self.centroids[i] = centroids
-            self.temperatures[i] = (SOFTNESS * spread).clamp_min(1e-6)
+            self.temperatures[i] = (SOFTNESS * distances.square().mean()).clamp_min(1e-6)
 
     def keep(self, maps: Maps, found: Found) -> Template:
         """Shares of the centroids, and what is where."""
         del found
-        words, shares = self.assign(maps.all)
+        words, shares = assign(maps.all, self.centroids, self.temperatures)
         return {"shares": shares, "words": pick(words, self.size).to(torch.uint8)}
 
     def outline(self, maps: Maps) -> Template:
         """Shares of the centroids."""
-        return {"shares": self.assign(maps.all)[1]}
-
-    def assign(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Assign positions to centroids, see :func:`.clustering.assign`."""
-        regions = regions_of(features.shape[2:], features.device)
-        return assign(features, self.centroids, self.temperatures, regions)
+        return {"shares": assign(maps.all, self.centroids, self.temperatures)[1]}
 
 
 class Layout(Amounts):

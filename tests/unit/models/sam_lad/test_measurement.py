@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomalib_logic.models.sam_lad import clustering, measurement
-from anomalib_logic.models.sam_lad.clustering import assign, nearest_centroid, regions_of, sample_features
+from anomalib_logic.models.sam_lad.clustering import assign, nearest_centroid, sample_features
 from anomalib_logic.models.sam_lad.measurement import mahalanobis, nearest_distance, nearest_point
 
 
@@ -103,7 +103,7 @@ def test_positions_are_assigned_to_the_nearest_centroid_and_softly_to_all(monkey
     generator = torch.Generator().manual_seed(0)
     features, centroids = torch.randn(2, 8, 5, 6, generator=generator), torch.randn(3, 4, 8, generator=generator)
     temperatures = torch.tensor([0.5, 2.0, 1e-3])
-    nearest, shares = assign(features, centroids, temperatures, regions_of((5, 6)))
+    nearest, shares = assign(features, centroids, temperatures)
     squared = torch.cdist(features.flatten(2).transpose(1, 2).unsqueeze(1), centroids).square()
     expected = (-squared / temperatures.view(3, 1, 1)).exp()
     expected = (expected / expected.sum(dim=3, keepdim=True)).unflatten(2, (5, 6))
