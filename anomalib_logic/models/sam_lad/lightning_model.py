@@ -214,7 +214,11 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse checkpoints of versions that had other fields."""
         own = checkpoint.get(SOURCE, {}).get("model", "SamLad") == "SamLad"
-        if own and not any(name.endswith(".map_trust") for name in checkpoint["state_dict"]):
+        fields, there = (
+            {name for name in names if name.startswith("model.scores.")}
+            for names in (self.state_dict(), checkpoint["state_dict"])
+        )
+        if own and fields != there:
             msg = "the checkpoint is of a version of SamLad that had other fields: fit the model again"
             raise ValueError(msg)
         super().on_load_checkpoint(checkpoint)

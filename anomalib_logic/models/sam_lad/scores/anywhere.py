@@ -11,13 +11,14 @@ from ..encoder import Found, Maps
 from ..measurement import nearest_point
 from .score import Measured, Score
 
+SHRINKAGE = 0.03  # of the features' covariance, towards equal variances
 CANDIDATES = 50_000  # features that the coreset is chosen from, at most
 PART = 1000  # of which so many are compared with the whole coreset at a time
 FARTHEST = 10_000  # of which so many, the farthest from the patches of all other images, may take the place of a patch
 
 
 class Anywhere(Score):
-    """Distances of features to the nearest of a coreset of those of all normal images.
+    """Distances of half whitened features to the nearest of a coreset of those of all normal images.
 
     Args:
         side: Height and width of the maps.
@@ -25,7 +26,8 @@ class Anywhere(Score):
         patches: Size of the coreset, P, at most.
 
     Attributes:
-        patches: The coreset, shape ``(P, C)``.
+        whitening: See :func:`half_whitening`, shape ``(C, C)``.
+        patches: The coreset, of half whitened features, shape ``(P, C)``.
         owners: Image that each of them is of, shape ``(P,)``.
         substitutes: What the coreset would have in their place without that image, shape ``(P, C)``.
     """
@@ -35,6 +37,7 @@ class Anywhere(Score):
         self.field = "scene" if fine else "coarse"
         self.IMAGES = {self.field: torch.half}  # type: ignore[misc]
         self.most = patches
+        self.register_buffer("whitening", torch.empty(0))
         self.register_buffer("patches", torch.empty(0))
         self.register_buffer("substitutes", torch.empty(0))
         self.register_buffer("owners", torch.empty(0, dtype=torch.long))
@@ -54,6 +57,8 @@ class Anywhere(Score):
         chosen = chosen.to(features.device)
         owners, places = chosen // size, chosen % size
         candidates = features[owners, :, places].float()
+        self.whitening = half_whitening(candidates)
+        candidates = candidates @ self.whitening
         all_of_them = torch.arange(number, device=chosen.device)
         kept = greedy_k_center(candidates, self.most) if number > self.most else all_of_them
         self.patches, self.owners = candidates[kept], owners[kept]
@@ -99,8 +104,30 @@ class Anywhere(Score):
 
     def measure(self, compared: Comparison) -> Measured:
         """Distance of each position."""
-        features, patches = compared.query[self.field], self.patches
+        patches, features = self.patches, compared.query[self.field]
         if compared.exclude is not None:
             own = compared.exclude.unsqueeze(1) == self.owners
             patches = torch.where(own.unsqueeze(2), self.substitutes, patches)
-        return Measured(nearest_point(features.flatten(2), patches.mT).unflatten(1, features.shape[2:]))
+        whitened = self.whitening @ features.flatten(2)
+        return Measured(nearest_point(whitened, patches.mT).unflatten(1, features.shape[2:]))
+
+
+def half_whitening(features: torch.Tensor) -> torch.Tensor:
+    """Matrix that brings features half the way to whitened ones: the inverse fourth root of their covariance.
+
+    Where normal features vary much, distances say little, as the Mahalanobis distance has it. Its inverse covariance
+    gives as much weight to directions in which there is nothing but noise; the root of it is between the two.
+
+    Args:
+        features: Shape ``(Q, C)``.
+
+    Returns:
+        Symmetric, shape ``(C, C)``, on the features' device.
+    """
+    centred = features.cpu().double()
+    centred = centred - centred.mean(dim=0)
+    covariance = centred.T @ centred / len(centred)
+    covariance = covariance / covariance.diagonal().mean().clamp_min(1e-12)
+    identity = torch.eye(len(covariance), dtype=covariance.dtype)
+    variances, directions = torch.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * identity)
+    return ((directions * variances.pow(-0.25)) @ directions.T).to(features)

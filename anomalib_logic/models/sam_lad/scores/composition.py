@@ -21,14 +21,15 @@ from .score import Measured, Score
 
 SOFTNESS = 0.25  # temperature of the assignment, in units of the clusters' mean squared distance to their centroid
 WORDS = 48  # centroids of a clustering, M
-CLUSTERINGS = 4  # B
-LEAST_SHRINKAGE = 1e-6  # below which the covariance may be singular
+CLUSTERINGS = 8  # B
+POWER = 0.75  # of the shares: 0.5 makes much of what is rare, 1 of what there is most of
+LEAST_SHRINKAGE = 1e-6  # of a covariance that can be inverted
 
 
 class Amounts(Score):
     """How unusual the shares of centroids are among those of normal images.
 
-    Their square roots are compared by the Mahalanobis distance to a Gaussian over normal images with Ledoit-Wolf
+    Powers of them are compared by the Mahalanobis distance to a Gaussian over normal images with Ledoit-Wolf
     covariance. How good one clustering is, is luck, so several from different starts are taken together.
 
     Args:
@@ -36,7 +37,9 @@ class Amounts(Score):
         regions, clusterings, words: Numbers of regions, clusterings and centroids that are counted, R, B and M.
 
     Attributes:
-        histograms: Of the normal images that the Gaussian was fitted to, the bank's first, shape ``(Z, R * B * M)``.
+        location, precision: Mean and inverse covariance of the Gaussian.
+        shrinkage: Of its covariance.
+        number: Of the normal images that it was fitted to, Z.
     """
 
     LEAST_DEVIATION: ClassVar[float] = 1e-6
@@ -48,10 +51,11 @@ class Amounts(Score):
         number = regions * clusterings * words
         self.register_buffer("location", torch.zeros(number))
         self.register_buffer("precision", torch.zeros(number, number))
-        self.register_buffer("histograms", torch.zeros(0, number))
+        self.register_buffer("shrinkage", torch.tensor(1.0))
+        self.register_buffer("number", torch.tensor(0))
 
     def histogram(self, shares: torch.Tensor) -> torch.Tensor:
-        """Square roots of the shares that are counted, shape ``(N, R * B * M)``.
+        """Powers of the shares that are counted, shape ``(N, R * B * M)``.
 
         Args:
             shares: See :func:`.clustering.assign`.
@@ -69,7 +73,8 @@ class Amounts(Score):
         histogram, words = self.histogram(compared.query["shares"]), compared.query["words"][:, : self.shape[1]]
         if compared.exclude is None:
             return Measured(smooth(self.amounts(histogram, words)), self.distance(histogram))
-        others = [self.without(int(image)) for image in compared.exclude]
+        normal = self.histogram(compared.bank.get("shares", compared.exclude))
+        others = [self.without(one) for one in normal]
         parts = list(zip(others, histogram.split(1), words.split(1), strict=True))
         amounts = torch.cat([other.amounts(h, w) for other, h, w in parts])
         return Measured(smooth(amounts), torch.cat([other.distance(h) for other, h, _ in parts]))
@@ -95,8 +100,9 @@ class Amounts(Score):
         Args:
             histograms: Results of :meth:`histogram` for normal images, shape ``(Z, R * B * M)``.
         """
-        self.histograms = histograms.clone()
         gaussian = LedoitWolf(store_precision=False).fit(histograms.cpu().double().numpy())
+        self.number.fill_(len(histograms))
+        self.shrinkage.fill_(gaussian.shrinkage_)
         self.location.copy_(torch.from_numpy(gaussian.location_))
         if gaussian.shrinkage_ > LEAST_SHRINKAGE:  # positive definite: an eighth of the time of the pseudo-inverse
             precision = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gaussian.covariance_)))
@@ -104,19 +110,26 @@ class Amounts(Score):
             precision = torch.from_numpy(gaussian.get_precision())
         self.precision.copy_(precision)
 
-    def without(self, normal: int) -> "Amounts":
+    def without(self, normal: torch.Tensor) -> "Amounts":
         """Amounts with the Gaussian of all other normal images, for one that shall be measured as new images are.
 
-        Fewer than three are too few to leave one out: the Gaussian is that of all.
+        It has the shrinkage of all images. Its covariance then differs from theirs by a factor and by one term of rank
+        one, so its inverse follows by the formula of Sherman and Morrison. Fewer than three images are too few to leave
+        one out: the Gaussian is that of all.
 
         Args:
-            normal: Index in ``histograms``.
+            normal: The image's :meth:`histogram`, shape ``(R * B * M,)``.
         """
+        number = int(self.number)
+        if number < 3:
+            return self
         others = Amounts(self.size[0], *self.shape).to(self.location)
-        kept = self.histograms
-        if len(kept) > 2:
-            kept = torch.cat([kept[:normal], kept[normal + 1 :]])
-        others.fit_gaussian(kept)
+        residual, precision = (normal - self.location).cpu().double(), self.precision.cpu().double()
+        weight, weighted = (1 - float(self.shrinkage)) / (number - 1), precision @ residual
+        rest = (1 - weight * residual @ weighted).clamp_min(LEAST_SHRINKAGE)
+        precision = precision + weight / rest * weighted.outer(weighted)
+        others.location.copy_(self.location - (residual / (number - 1)).to(self.location))
+        others.precision.copy_((number - 1) / number * precision)
         return others
 
     def distance(self, histograms: torch.Tensor) -> torch.Tensor:
@@ -141,7 +154,7 @@ class Amounts(Score):
             Root of the sum over the clusterings, shape ``(N, h, w)``.
         """
         regions, _, number = self.shape
-        density = self._terms(histograms) / histograms.square().clamp_min(1 / words[0, 0].numel())
+        density = self._terms(histograms) / histograms.pow(1 / POWER).clamp_min(1 / words[0, 0].numel())
         index = words.long()
         if regions > 1:
             index = index + number * regions_of(words.shape[2:], words.device)
@@ -175,16 +188,17 @@ class Composition(Amounts):
         self.register_buffer("temperatures", torch.ones(clusterings))
 
     def histogram(self, shares: torch.Tensor) -> torch.Tensor:
-        """Square roots of the shares of the whole image."""
-        return shares.sum(dim=1).flatten(1).sqrt()
+        """Powers of the shares of the whole image."""
+        return shares.sum(dim=1).flatten(1).pow(POWER)
 
     def prepare(self, features: torch.Tensor, seed: int) -> None:
         """Cluster the features."""
         clusterings, words, _ = self.centroids.shape
         deviation = deviation_from_median(features)
+        everywhere = sample_features(features, seed).T
         for i in range(clusterings):
             centroids = k_means(sample_features(features, seed + i, deviation), words, seed + i)
-            distances = nearest_point(sample_features(features, seed + i).T, centroids.T)
+            distances = nearest_point(everywhere, centroids.T)
             self.centroids[i] = centroids
             self.temperatures[i] = (SOFTNESS * distances.square().mean()).clamp_min(1e-6)
 
@@ -210,9 +224,9 @@ class Layout(Amounts):
         clusterings, words: Numbers of clusterings and of centroids of each that are counted: the first ones.
     """
 
-    def __init__(self, side: int, clusterings: int = 2, words: int = WORDS) -> None:
+    def __init__(self, side: int, clusterings: int = CLUSTERINGS // 2, words: int = WORDS) -> None:
         super().__init__(side, REGIONS**2, clusterings, words)
 
     def histogram(self, shares: torch.Tensor) -> torch.Tensor:
-        """Square roots of the shares of each region."""
-        return shares[:, :, : self.shape[1]].flatten(1).sqrt()
+        """Powers of the shares of each region."""
+        return shares[:, :, : self.shape[1]].flatten(1).pow(POWER)

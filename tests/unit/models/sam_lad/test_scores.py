@@ -16,7 +16,7 @@ from anomalib_logic.models.sam_lad.bank import Bank
 from anomalib_logic.models.sam_lad.comparison import place_distances
 from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
 from anomalib_logic.models.sam_lad.scores import build_scores
-from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere
+from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere, half_whitening
 from anomalib_logic.models.sam_lad.scores.composition import Composition, Layout
 from anomalib_logic.models.sam_lad.scores.count import Count
 from anomalib_logic.models.sam_lad.scores.place import Place
@@ -65,8 +65,10 @@ def test_nearest_patch_is_that_of_any_other_image(fine):
     coarse = torch.rand(4, 3, 4, 5)
     score, query, exclude = learned(coarse, fine=fine), coarse[1:3], torch.tensor([1, 2])
     assert {score.field: torch.half} == score.IMAGES
-    others = torch.stack([coarse[[0, 2, 3]], coarse[[0, 1, 3]]]).transpose(1, 2).flatten(2)
-    expected = torch.cdist(query.flatten(2).transpose(1, 2), others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
+    whitened = torch.einsum("cd,ndhw->nchw", score.whitening, coarse)
+    others = torch.stack([whitened[[0, 2, 3]], whitened[[0, 1, 3]]]).transpose(1, 2).flatten(2)
+    queries = whitened[1:3].flatten(2).transpose(1, 2)
+    expected = torch.cdist(queries, others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
     found = score.measure(Compared({score.field: query}, None, exclude)).map
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
     assert score.measure(Compared({score.field: query}, None, None)).map.max() < 2e-3
@@ -74,7 +76,8 @@ def test_nearest_patch_is_that_of_any_other_image(fine):
 
 def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others():
     coarse = torch.rand(4, 3, 4, 5)
-    score, features = learned(coarse, patches=12), coarse.flatten(2).transpose(1, 2)
+    score = learned(coarse, patches=12)
+    features = coarse.flatten(2).transpose(1, 2) @ score.whitening
     for image in score.owners.unique().tolist():
         own = score.owners == image
         others = torch.cat([features[i] for i in range(4) if i != image])
@@ -89,10 +92,20 @@ def test_coreset_is_of_the_images_features_and_depends_on_the_seed():
     coarse = torch.rand(4, 3, 4, 5)
     score = learned(coarse, patches=7)
     assert len(score.patches) == len(score.owners) == 7
-    of_owners = coarse.flatten(2).transpose(1, 2)[score.owners]
-    assert (of_owners == score.patches.unsqueeze(1)).all(dim=2).any(dim=1).all()
+    of_owners = (coarse.flatten(2).transpose(1, 2) @ score.whitening)[score.owners]
+    assert torch.isclose(of_owners, score.patches.unsqueeze(1)).all(dim=2).any(dim=1).all()
     assert torch.equal(learned(coarse, patches=7).patches, score.patches)
     assert not torch.equal(learned(coarse, seed=1, patches=7).patches, score.patches)
+
+
+def test_half_whitened_features_have_the_square_root_of_their_deviations():
+    torch.manual_seed(0)
+    turned = torch.linalg.qr(torch.randn(3, 3)).Q
+    features = torch.randn(20_000, 3) * torch.tensor([4.0, 1.0, 0.25]) @ turned + 5
+    whitened = features @ half_whitening(features)
+    deviations = torch.linalg.eigvalsh(torch.cov(whitened.T)).sqrt().flip(0)
+    assert deviations / deviations[0] == pytest.approx([1, 0.48, 0.18], abs=0.01)  # 1, .5 and .25 but for the shrinkage
+    assert torch.isfinite(half_whitening(torch.ones(1, 3))).all()
 
 
 @pytest.mark.parametrize(("nearest", "window"), [(None, 5), (2, 3), (9, 3)])
@@ -151,17 +164,36 @@ def test_equal_values_have_the_least_deviation():
 
 
 @pytest.mark.parametrize(
-    "score", [Composition(8, 3, words=4, clusterings=2), Layout(8, words=4)], ids=["whole", "parts"]
+    "score", [Composition(8, 3, words=4, clusterings=2), Layout(8, clusterings=2, words=4)], ids=["whole", "parts"]
 )
-def test_amounts_without_a_normal_image_are_those_of_all_others(score):
-    shares = torch.rand(10, 4, 2, 4)
+@pytest.mark.parametrize("number", [5, 40])  # fewer than there are amounts, and more
+def test_amounts_without_a_normal_image_are_those_of_all_others(score, number):
+    shares = torch.rand(number, 4, 2, 4)
     histograms = score.histogram(shares)
     score.fit_gaussian(histograms)
     others = copy.deepcopy(score)
-    others.fit_gaussian(histograms[[0, 1, 2, 4, 5, 6, 7, 8, 9]])
-    words = torch.randint(4, (10, 2, 8, 8))
-    assert torch.equal(score.without(3).distance(histograms), others.distance(histograms))
-    assert torch.equal(score.without(3).amounts(histograms, words), others.amounts(histograms, words))
+    rest = torch.cat([histograms[:3], histograms[4:]]).double()
+    gaussian = LedoitWolf().fit(histograms.double().numpy())
+    # The shrinkage of all images, and the covariance of the others.
+    even = gaussian.shrinkage_ * np.trace(np.cov(histograms.T.numpy(), bias=True)) / histograms.shape[1]
+    covariance = (1 - gaussian.shrinkage_) * np.cov(rest.T.numpy(), bias=True)
+    covariance += even * number / (number - 1) * np.eye(len(covariance))
+    others.location.copy_(rest.mean(dim=0))
+    others.precision.copy_(torch.from_numpy(np.linalg.inv(covariance)))
+    words = torch.randint(4, (number, 2, 8, 8))
+    found = score.without(histograms[3])
+    torch.testing.assert_close(found.distance(histograms), others.distance(histograms), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found.amounts(histograms, words), others.amounts(histograms, words), rtol=1e-3, atol=1e-3
+    )
+    assert found.distance(histograms)[3] > score.distance(histograms)[3]
+
+
+def test_one_of_two_images_cannot_be_left_out():
+    score = Layout(8, clusterings=2, words=4)
+    histograms = score.histogram(torch.rand(2, 4, 2, 4))
+    score.fit_gaussian(histograms)
+    assert score.without(histograms[0]) is score
 
 
 def test_composition_learns_from_images_that_the_bank_does_not_keep():
@@ -169,7 +201,8 @@ def test_composition_learns_from_images_that_the_bank_does_not_keep():
     bank = Bank({"shares": torch.float, "valid": torch.bool}, {})
     bank.fill([{"shares": shares[:6], "valid": torch.zeros(6, 1, dtype=torch.bool)}], 6)
     score.learn(bank, {"shares": shares[6:]}, 0)
-    torch.testing.assert_close(score.histograms, shares.sum(dim=1).flatten(1).sqrt())  # the bank's first
+    assert score.number == 10
+    torch.testing.assert_close(score.location, shares.sum(dim=1).flatten(1).pow(0.75).mean(dim=0))
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -209,23 +242,25 @@ def test_amounts_mark_what_there_is_too_much_of():
     words[:, :, 0, 0] = 2
 
     def histogram(words):
-        return one_hot(words.flatten(1), 4).float().mean(dim=1).sqrt()
+        return one_hot(words.flatten(1), 4).float().mean(dim=1).pow(0.75)
 
     score.fit_gaussian(histogram(words))
     query = words[:1].clone()
     query[:, :, 3:5, 3:5] = 2
     amounts = score.amounts(histogram(query), query)[0]
     assert amounts[query[0, 0] == 2].min() > 2 * amounts[query[0, 0] != 2].max()
-    # All positions together give the squared distance.
-    expected = score.distance(histogram(query)).square().item()
-    assert amounts.square().mean().item() == pytest.approx(expected, rel=0.05)
+    # All positions together give the squared distance, but for amounts that make it smaller.
+    residual = histogram(query) - score.location
+    terms = residual * (residual @ score.precision)
+    assert terms.sum().item() == pytest.approx(score.distance(histogram(query)).square().item(), rel=1e-4)
+    assert amounts.square().mean().item() == pytest.approx(terms.clamp_min(0).sum().item(), rel=1e-3)
 
 
 def test_layout_marks_what_is_in_the_wrong_quarter_of_the_image():
     torch.manual_seed(0)
     words = torch.randint(2, (30, 2, 8, 8))
     words[:, :, 0, 0], words[:, :, 7, 7] = 2, 3  # one on the upper left and another on the lower right
-    whole, quarters = Composition(8, 3, words=4, clusterings=2), Layout(8, words=4)
+    whole, quarters = Composition(8, 3, words=4, clusterings=2), Layout(8, clusterings=2, words=4)
 
     def shares(words):
         counts = [one_hot(words[:, :, y : y + 4, x : x + 4].flatten(2), 4).sum(dim=2) for y in (0, 4) for x in (0, 4)]
