@@ -193,14 +193,14 @@ def category_table(done: Sequence[Result]) -> str:
     names = [f"image_auroc_{kind}" for kind in kinds] or ["image_auroc"]
     rows = []
     for setting, own in by_setting(done):
-        cells = [label(setting)]
+        cells = [label(setting), describe(setting)]
         for category in categories:
             there = [result["figures"] for result in of(own, category=category)]
             shown = [number(statistics.fmean(f[n] for f in there)) for n in names if there and n in there[0]]
             cells.append(" / ".join(shown))
         rows.append(cells)
     title = f"Image AUROC by category{': ' + ' / '.join(kinds) if kinds else ''}\n\n"
-    return title + markdown(["model", *categories], rows)
+    return title + markdown(["model", "backbone, side", *categories], rows)
 
 
 def published_table(suite: str, done: Sequence[Result]) -> str:

@@ -18,22 +18,24 @@ FARTHEST = 10_000  # of which so many, the farthest from the patches of all othe
 
 
 class Anywhere(Score):
-    """Distances of half whitened features to the nearest of a coreset of those of all normal images.
+    """Distances of features to the nearest of a coreset of those of all normal images.
 
     Args:
         side: Height and width of the maps.
-        fine: Compare fine features on the grid of the maps, otherwise coarse ones on their own.
+        fine: Compare fine features, half whitened, on the grid of the maps, otherwise coarse ones on their own. Half
+            whitened coarse features would find more damages, and blur the map.
         patches: Size of the coreset, P, at most.
 
     Attributes:
-        whitening: See :func:`half_whitening`, shape ``(C, C)``.
-        patches: The coreset, of half whitened features, shape ``(P, C)``.
+        whitening: What features are multiplied by, see :func:`half_whitening`, shape ``(C, C)``.
+        patches: The coreset, of the features times this, shape ``(P, C)``.
         owners: Image that each of them is of, shape ``(P,)``.
         substitutes: What the coreset would have in their place without that image, shape ``(P, C)``.
     """
 
     def __init__(self, side: int, fine: bool, patches: int) -> None:
         super().__init__(side)
+        self.fine = fine
         self.field = "scene" if fine else "coarse"
         self.IMAGES = {self.field: torch.half}  # type: ignore[misc]
         self.most = patches
@@ -45,7 +47,7 @@ class Anywhere(Score):
     def keep(self, maps: Maps, found: Found) -> Template:
         """Features of the whole image."""
         del found
-        return {self.field: maps.coarse if self.field == "coarse" else maps.scene}
+        return {self.field: maps.scene if self.fine else maps.coarse}
 
     def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
         """Choose the coreset by greedy k-center."""
@@ -57,7 +59,7 @@ class Anywhere(Score):
         chosen = chosen.to(features.device)
         owners, places = chosen // size, chosen % size
         candidates = features[owners, :, places].float()
-        self.whitening = half_whitening(candidates)
+        self.whitening = half_whitening(candidates) if self.fine else torch.eye(features.shape[1]).to(candidates)
         candidates = candidates @ self.whitening
         all_of_them = torch.arange(number, device=chosen.device)
         kept = greedy_k_center(candidates, self.most) if number > self.most else all_of_them
