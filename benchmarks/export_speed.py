@@ -76,7 +76,7 @@ def samlad(args: argparse.Namespace, objects: str) -> AnomalibModule:
         encoder.standardization.update(features)
         network.fit_encoder(images, features)
         template = network.represent(images[:1])
-        noise = {n: t + 0.1 * torch.randn_like(t) if t.is_floating_point() else t for n, t in template.items()}
+        noise = {n: t * (1 + 0.1 * torch.rand_like(t)) if t.is_floating_point() else t for n, t in template.items()}
         network.fit([noise] * BANK_IMAGES, BANK_IMAGES)
     return model
 
