@@ -212,7 +212,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         return super().to_onnx(*args, **kwargs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse checkpoints of versions that had other fields."""
+        """Take the checkpoint's options, and refuse checkpoints of versions that had other fields."""
+        super().on_load_checkpoint(checkpoint)
         own = checkpoint.get(SOURCE, {}).get("model", "SamLad") == "SamLad"
         fields, there = (
             {name for name in names if name.startswith("model.scores.")}
@@ -221,7 +222,6 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         if own and fields != there:
             msg = "the checkpoint is of a version of SamLad that had other fields: fit the model again"
             raise ValueError(msg)
-        super().on_load_checkpoint(checkpoint)
 
     def fit(self) -> None:
         """Measure the features' statistics, cluster those of a sample, and fill the bank with the normal images."""
