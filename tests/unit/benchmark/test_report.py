@@ -40,10 +40,12 @@ def test_figures_are_means_over_categories_with_the_deviation_over_seeds(result)
 def test_a_seed_without_all_categories_is_in_no_mean(result):
     whole = [result(auroc(0.8, 0.8), category=category, seed=0) for category in ("a", "b")]
     part = [result(auroc(0.1, 0.1), category="a", seed=1)]
-    row = next(line for line in section("scenes", whole + part).splitlines() if line.startswith("| glcf | tf"))
+    summary, _, _ = section("scenes", whole + part).partition("Image AUROC by category")
+    (row,) = (line for line in summary.splitlines() if line.startswith("| glcf | tf"))
     assert "| 1 | 0.800 / 0.800 / 0.800 |" in row
     alone = section("scenes", [*whole, result(auroc(0.3, 0.3), category="a", model="padim")])
-    row = next(line for line in alone.splitlines() if line.startswith("| padim | tf"))
+    summary, _, _ = alone.partition("Image AUROC by category")
+    (row,) = (line for line in summary.splitlines() if line.startswith("| padim | tf"))
     assert "| 0 |  /  /  |" in row
 
 
