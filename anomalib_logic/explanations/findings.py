@@ -60,9 +60,18 @@ class FoundObject(NamedTuple):
     mask: torch.Tensor
 
 
-class ObjectsOfImage(Protocol):
+class ReasonOfImage(Protocol):
+    """:class:`anomalib_logic.models.sam_lad.explanation.Reason`."""
+
+    score: str
+    deviation: float
+    finding: str
+
+
+class ExplainedImage(Protocol):
     """The part that is used here of :class:`anomalib_logic.models.sam_lad.explanation.Explanation`."""
 
+    reasons: tuple[ReasonOfImage, ...]
     masks: torch.Tensor
     surplus: torch.Tensor
     reference_masks: torch.Tensor
@@ -94,7 +103,7 @@ def find_regions(anomaly_map: torch.Tensor, above: torch.Tensor) -> list[Region]
 
 
 def find_objects(
-    explained: ObjectsOfImage,
+    explained: ExplainedImage,
     geometry: MapGeometry,
     anomaly_map: torch.Tensor,
     above: torch.Tensor,

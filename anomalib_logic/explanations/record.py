@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .findings import Box, FoundObject, Region
+    from .findings import Box, FoundObject, ReasonOfImage, Region
 
 SCHEMA = "anomalib-logic/explanation"
 VERSION = 1
@@ -34,6 +34,7 @@ def make_record(
     pixel_threshold: float | None,
     regions: Sequence[Region] | None,
     objects: Sequence[FoundObject] | None,
+    reasons: Sequence[ReasonOfImage] | None,
 ) -> Record:
     """Put together what is said of an image.
 
@@ -47,6 +48,7 @@ def make_record(
         pixel_threshold: Score above which pixels of the map belong to regions, on the map's scale.
         regions: The regions, those of the highest score first; ``None`` for a model without maps or thresholds.
         objects: Objects; ``None`` for a model that knows none.
+        reasons: What each of the model's scores says, the most unusual first; ``None`` for a model that has one score.
 
     Returns:
         Plain values in the order of the keys in ``schema.json``.
@@ -67,6 +69,7 @@ def make_record(
         "regions": None,
         "object_count": None,
         "objects": None,
+        "reasons": None,
     }
     if regions is not None:
         record["regions"] = [
@@ -84,6 +87,12 @@ def make_record(
             }
             for found in sorted(objects, key=_order)
             if found.kind != "normal"
+        ]
+    if reasons is not None:
+        record["reasons"] = [
+            {"score": reason.score, "deviation": _rounded(reason.deviation), "finding": reason.finding}
+            for reason in reasons
+            if math.isfinite(reason.deviation)
         ]
     record["sentence"] = sentence(record)
     return record
@@ -108,7 +117,7 @@ def sentence(record: Record) -> str:
     """Say in plain words what a record says."""
     parts = [_verdict(record)]
     if record["label"] != "normal":
-        parts += _objects(record) or _regions(record)
+        parts += (_objects(record) or _regions(record)) + _reasons(record)
     return " ".join(parts)
 
 
@@ -145,6 +154,14 @@ def _regions(record: Record) -> list[str]:
     if count == 1:
         return [f"1 region differs ({percent} of the image), {place(regions[0]['box'], record)}."]
     return [f"{count} regions differ ({percent} of the image), most of all one {place(regions[0]['box'], record)}."]
+
+
+def _reasons(record: Record) -> list[str]:
+    for reason in (record["reasons"] or ())[:1]:
+        if reason["deviation"] > 0:
+            number = f"{reason['deviation']:.1f} standard deviations above normal images"
+            return [f"Most unusual is {reason['finding']} ({number})."]
+    return []
 
 
 def place(box: Box | Sequence[int], record: Record) -> str:

@@ -16,7 +16,7 @@ from anomalib_logic.data.image_files import read_size
 from anomalib_logic.metrics._test_images import datasets_of
 from anomalib_logic.metrics.map_geometry import map_geometry
 
-from .findings import FoundObject, ObjectsOfImage, find_objects, find_regions
+from .findings import ExplainedImage, FoundObject, find_objects, find_regions
 from .record import Record, make_record
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class RunExplainer:
                 msg = f"{path}: {error}"
                 raise ValueError(msg) from error
 
-    def _explain(self, batch: ImageBatch, i: int, path: Path, known: ObjectsOfImage | None) -> Explained:
+    def _explain(self, batch: ImageBatch, i: int, path: Path, known: ExplainedImage | None) -> Explained:
         size = read_size(path)
         anomaly_map, regions, objects, pixel_threshold = None, None, None, None
         if batch.anomaly_map is not None:
@@ -101,6 +101,7 @@ class RunExplainer:
             pixel_threshold=pixel_threshold,
             regions=regions,
             objects=objects,
+            reasons=None if known is None else known.reasons,
         )
         return Explained(path, size, record, anomaly_map, objects)
 
@@ -117,7 +118,7 @@ class RunExplainer:
         return self._restore(mask, (anomaly_map.shape[0], anomaly_map.shape[1])) > 0.5, None
 
 
-def explained_objects(trainer: Trainer, module: LightningModule, batch: ImageBatch) -> list[ObjectsOfImage] | None:
+def explained_objects(trainer: Trainer, module: LightningModule, batch: ImageBatch) -> list[ExplainedImage] | None:
     """What a model says of a batch's objects, asked once for all callbacks; ``None`` for one that knows none."""
     explain = getattr(getattr(module, "model", None), "explain", None)
     if explain is None:

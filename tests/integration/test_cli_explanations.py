@@ -78,6 +78,7 @@ def test_sam_lad_says_what_is_missing_and_surplus_in_pixels_of_the_file(squares,
     run.train(model, datamodule=data)
     less, more = (json.loads((tmp_path / "json" / "bad" / f"{i:02}.png.json").read_text()) for i in (0, 2))
     missing = [found["box"] for found in less["objects"] if found["kind"] == "missing"]
+    assert {reason["score"] for reason in less["reasons"]} == set(model.model.scores)
     assert any(near(box, (124, 76, 152, 104)) for box in missing)  # the fourth square, twice as large in the file
     assert "Missing: " in less["sentence"] or less["label"] == "normal"
     surplus = [found["box"] for found in more["objects"] if found["kind"] == "surplus"]

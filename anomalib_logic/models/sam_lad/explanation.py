@@ -4,6 +4,7 @@
 """What SAM-LAD saw: objects, their partners, missing objects, and a picture of them."""
 
 import colorsys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,27 @@ from .comparison import Comparison
 UNMATCHED = (255, 0, 0)
 
 
+class Reason(NamedTuple):
+    """What one score says of an image.
+
+    Attributes:
+        score: Name of the score.
+        deviation: From the mean of normal images, in standard deviations, times the score's trust. The image score is
+            the soft maximum of all.
+        finding: What it is that a high value calls unusual.
+    """
+
+    score: str
+    deviation: float
+    finding: str
+
+
 class Explanation(NamedTuple):
     """One image beside its nearest reference.
 
     Attributes:
         score: Image score.
+        reasons: What each score says, the most unusual first.
         masks: Masks of the K' objects found, booleans of shape ``(K', s, s)``.
         scores: Mean distance of each object to its partners, as a multiple of that of normal images, shape ``(K',)``.
         partners: Object of the nearest reference that each object was matched with, -1 for none, shape ``(K',)``.
@@ -32,6 +49,7 @@ class Explanation(NamedTuple):
     """
 
     score: float
+    reasons: tuple[Reason, ...]
     masks: torch.Tensor
     scores: torch.Tensor
     partners: torch.Tensor
@@ -63,13 +81,16 @@ class Explanation(NamedTuple):
         return Image.fromarray(np.concatenate([left, right], axis=1).astype(np.uint8))
 
 
-def explain(compared: Comparison, distances: torch.Tensor, scores: torch.Tensor) -> list[Explanation]:
+def explain(
+    compared: Comparison, distances: torch.Tensor, scores: torch.Tensor, reasons: Sequence[Sequence[Reason]]
+) -> list[Explanation]:
     """Say of each image which objects it has, which partners they have, and what is missing.
 
     Args:
         compared: The images.
         distances: Of the objects in their own frames, as a multiple of those of normal images, shape ``(N, K, g, g)``.
         scores: Of the images, shape ``(N,)``.
+        reasons: What each score says of each image.
     """
     query, matches = compared.query, compared.matches
     weights = (query["crop_masks"] > 0.5).float()
@@ -84,6 +105,7 @@ def explain(compared: Comparison, distances: torch.Tensor, scores: torch.Tensor)
         partners = slots[matches.partner[i, 0][own]]
         explanation = Explanation(
             score=scores[i].item(),
+            reasons=tuple(sorted(reasons[i], key=lambda reason: -reason.deviation)),
             masks=query["masks"][i][own] > 0.5,
             scores=means[i][own],
             partners=torch.where(matches.matched[i, 0][own], partners, torch.full_like(partners, -1)),

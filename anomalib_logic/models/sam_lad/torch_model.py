@@ -24,7 +24,7 @@ from .bank import Bank, Template
 from .changes import CHANGES
 from .comparison import Comparison, compare
 from .encoder import Encoder
-from .explanation import Explanation, explain
+from .explanation import Explanation, Reason, explain
 from .matching import ObjectMatching
 from .options import SamLadBank, SamLadMatching, SamLadScoring, SamLadSegmentation
 from .scores import build_scores
@@ -183,7 +183,13 @@ class SamLadModel(nn.Module):
             compared = self.compare(self.represent(images))
             objects = self.scores["objects" if "objects" in self.scores else "positions"]
             distances = objects.distances(compared) / objects.unit
-            return explain(compared, distances, self.predict(self.measure(compared)).pred_score)
+            measured = self.measure(compared)
+            names = [(name, score.finding) for name, score in self.scores.items()]
+            reasons = [
+                [Reason(name, value, finding) for (name, finding), value in zip(names, values, strict=True)]
+                for values in self.deviations(measured).tolist()
+            ]
+            return explain(compared, distances, self.predict(measured).pred_score, reasons)
 
     @torch.no_grad()
     def fit_encoder(self, images: torch.Tensor, features: list[torch.Tensor], seed: int = 0) -> None:

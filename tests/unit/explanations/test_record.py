@@ -9,6 +9,7 @@ import torch
 
 from anomalib_logic.explanations.findings import FoundObject, Region
 from anomalib_logic.explanations.record import make_record, to_json
+from anomalib_logic.models.sam_lad.explanation import Reason
 
 NO_MASK = torch.zeros(1, 1, dtype=torch.bool)
 
@@ -24,6 +25,7 @@ def record(**changes):
         "pixel_threshold": 0.5,
         "regions": [],
         "objects": None,
+        "reasons": None,
     }
     return make_record(**{**usual, **changes})
 
@@ -75,6 +77,25 @@ def test_objects_are_said_by_kind_and_the_most_different_first():
     )
 
 
+REASONS = [Reason("count", 4.25, "the number of objects"), Reason("place", -0.5, "what is at a place")]
+
+
+def test_reasons_are_listed_and_the_first_is_said():
+    said = record(regions=[region(0, 0, 10, 10)], reasons=REASONS)
+    assert said["reasons"] == [
+        {"score": "count", "deviation": 4.25, "finding": "the number of objects"},
+        {"score": "place", "deviation": -0.5, "finding": "what is at a place"},
+    ]
+    assert said["sentence"].endswith(
+        "Most unusual is the number of objects (4.2 standard deviations above normal images)."
+    )
+
+
+@pytest.mark.parametrize("changes", [{"anomalous": False, "reasons": REASONS}, {"reasons": REASONS[1:]}])
+def test_reason_is_not_said_of_a_normal_image_nor_where_nothing_is_above_normal(changes):
+    assert "Most unusual" not in record(**changes)["sentence"]
+
+
 def test_normal_image_lists_findings_but_its_sentence_does_not():
     said = record(anomalous=False, score=0.4, objects=[one("missing", 0, 0, 5, 5)])
     assert said["sentence"] == "Normal: the score 0.400 does not exceed the threshold 0.500."
@@ -110,6 +131,7 @@ def test_list_of_regions_ends_at_fifty_and_their_number_does_not():
 def test_records_fit_the_schema(schema):
     schema.validate(record())
     schema.validate(record(anomalous=None, score=None, threshold=None, pixel_threshold=None, regions=None))
+    schema.validate(record(reasons=REASONS))
     schema.validate(
         record(regions=[region(0, 0, 300, 90, share=1.0)], objects=[one("missing"), one("surplus", 0, 0, 1, 1)])
     )

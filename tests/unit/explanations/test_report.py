@@ -39,7 +39,7 @@ class Page(HTMLParser):
 
 
 def row(name="a.png", score=0.7, kind="good", anomalous=False, label="anomalous", **more):
-    record = make_record(name, (10, 10), "Glcf", score, 0.5, label and label == "anomalous", 0.5, [], None)
+    record = make_record(name, (10, 10), "Glcf", score, 0.5, label and label == "anomalous", 0.5, [], None, None)
     pictures = {"picture": "data:,", "map": "data:,", "truth": None}
     shown = {"record": record, "name": name, "kind": kind, "anomalous": anomalous}
     return {**shown, "verdict": verdict(anomalous, label), **pictures, **more}

@@ -180,6 +180,7 @@ class Composition(Amounts):
         clusterings, words: Numbers of clusterings and of centroids of each, B and M.
     """
 
+    finding = "how much there is of something in the image"
     IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"shares": torch.float, "words": torch.uint8}
 
     def __init__(self, side: int, channels: int, clusterings: int = CLUSTERINGS, words: int = WORDS) -> None:
@@ -223,6 +224,8 @@ class Layout(Amounts):
         side: Height and width of the maps.
         clusterings, words: Numbers of clusterings and of centroids of each that are counted: the first ones.
     """
+
+    finding = "how much there is of something in a quarter of the image"
 
     def __init__(self, side: int, clusterings: int = CLUSTERINGS // 2, words: int = WORDS) -> None:
         super().__init__(side, REGIONS**2, clusterings, words)

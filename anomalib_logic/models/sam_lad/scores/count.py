@@ -14,6 +14,7 @@ from .score import Measured, Score
 class Count(Score):
     """Number of objects without partner and of missing ones, averaged over the references."""
 
+    finding = "the number of objects"
     LEAST_DEVIATION: ClassVar[float] = 0.3
     MARKS: ClassVar[bool] = True
 

@@ -28,6 +28,7 @@ class Objects(Score):
         measure: Distance of features to those of references, as :func:`.measurement.nearest_distance`.
     """
 
+    finding = "the look of an object"
     OBJECTS: ClassVar[Mapping[str, torch.dtype]] = {"crops": torch.half, "crop_masks": torch.half}
 
     def __init__(self, side: int, lite: bool = False, measure: Measure = nearest_distance) -> None:

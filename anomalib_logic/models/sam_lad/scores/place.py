@@ -31,6 +31,7 @@ class Place(Score):
 
     def __init__(self, side: int, grid: tuple[int, int], window: int, nearest: int | None, floor: float) -> None:
         super().__init__(side, grid)
+        self.finding = "what is at a place" if nearest is not None else "what is in a larger area"
         self.window = window
         self.nearest = nearest
         self.floor = floor

@@ -28,6 +28,7 @@ class Positions(Score):
         lite: Measure objects without partner only (equation 16).
     """
 
+    finding = "the look of an object or of its surroundings"
     IMAGES: ClassVar[Mapping[str, torch.dtype]] = Scene.IMAGES
     OBJECTS: ClassVar[Mapping[str, torch.dtype]] = Objects.OBJECTS
 

@@ -47,6 +47,7 @@ class Score(DynamicBufferMixin):
         IMAGES: Fields that the bank keeps of each image, and their types.
         OBJECTS: Fields that it keeps of each object.
         LEAST_DEVIATION: Least standard deviation of the value over normal images: smaller differences do not count.
+        finding: What a high value says, as a subject: "... is unusual".
         MARKS: The map says where something is wrong, from 0 to about 1, and not how far features are from normal ones.
         unit: Mean of the map over normal images, that maps are divided by; a scalar, or one for each position.
         mean, std: Of the value over normal images, each compared with all others.
@@ -59,6 +60,7 @@ class Score(DynamicBufferMixin):
     LEAST_DEVIATION: ClassVar[float] = 0.05
     MARKS: ClassVar[bool] = False
 
+    finding: str
     image_score: ImageScore = "max"
 
     def __init__(self, side: int, shape: tuple[int, ...] = ()) -> None:

@@ -120,6 +120,22 @@ def test_explanation_names_the_missing_object_and_the_surplus_one(trained, folde
     assert more.scores.shape == (5,)
 
 
+def test_explanation_names_the_scores_that_the_image_score_is_made_of(trained, folder):
+    model = trained[0].eval()
+    for explanation in model.explain(images_of(folder, "bad")):
+        deviations = [reason.deviation for reason in explanation.reasons]
+        assert [reason.score for reason in explanation.reasons] != list(model.model.scores)  # but by deviation:
+        assert deviations == sorted(deviations, reverse=True)
+        assert {reason.score for reason in explanation.reasons} == set(model.model.scores)
+        assert explanation.score == pytest.approx(np.log(np.exp(4 * np.array(deviations)).sum()) / 4, rel=1e-4)
+
+
+def test_every_score_says_what_it_finds_unusual():
+    for options in ({}, {"lite": True}, {"align": "box"}, {"align": "none", "composition": False}):
+        scores = SamLad(**{**TRAINED, **options}).model.scores
+        assert len({score.finding for score in scores.values()}) == len(scores)
+
+
 def test_picture_shows_partners_in_one_colour_and_the_unmatched_in_red(trained, folder):
     picture = np.array(trained[0].explain(images_of(folder, "bad")[2:3])[0].draw(size=128)).astype(int)
     assert picture.shape == (128, 256, 3)
