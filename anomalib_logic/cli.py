@@ -39,11 +39,15 @@ NOT_FOR_USERS: tuple[tuple[str, type[Warning]], ...] = (
     (r"The number of training batches \(\d+\) is smaller than the logging interval", UserWarning),
     (r"Checkpoint directory .* exists and is not empty", UserWarning),
     (r"Trying to infer the `batch_size`", UserWarning),
+    (r"The ``compute`` method of metric \w+ was called before the ``update`` method", UserWarning),
+    (r"The dirpath has changed from", UserWarning),
+    (r"'pin_memory' argument is set as true but no accelerator is found", UserWarning),
 )
 UNION = "Does not validate against any of the Union subtypes"  # jsonargparse, of a class that could not be made
 NOT_FROM_US = ("Expected a ", "Import path ", "Not of type ", "Not a valid subclass")  # jsonargparse's own words there
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's on Linux, on Windows and on GPUs
 NO_FILE = ("PytorchStreamReader failed", "Weights only load failed", "Ran out of input", "invalid load key")  # torch's
+NO_MEMBER = re.compile(r"'(.*)' is not a valid (\w+)")  # of an enumeration
 INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError, EOFError, pickle.UnpicklingError)
 
 
@@ -52,10 +56,11 @@ def main() -> None:
     configure_messages()
     warn_of_small_machine()
     from anomalib.cli.cli import AnomalibCLI
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     try:
         AnomalibCLI()
-    except INPUT_ERRORS as error:
+    except (*INPUT_ERRORS, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK, "0") not in ("", "0") or not is_for_users(error):
             raise
         print(f"error: {sentence(error)}\n({TRACEBACK}=1 shows where)", file=sys.stderr)
@@ -125,6 +130,8 @@ def is_for_users(error: BaseException) -> bool:
     """Whether a message says what to change: one that we or Anomalib raised, or of the operating system or memory."""
     if isinstance(error, OSError) or lacks_memory(error) or is_broken_file(error) or own_messages(error):
         return True
+    if type(error).__name__ == "MisconfigurationException" or unknown_member(error) is not None:
+        return True
     frames = traceback.extract_tb(error.__traceback__)
     raised = bool(frames) and (frames[-1].line or "").startswith("raise")  # else an operation failed: a fault of ours
     packages = [Path(path) for name in ("anomalib_logic", "anomalib") for path in import_module(name).__path__]
@@ -156,7 +163,28 @@ def sentence(error: BaseException) -> str:
         )
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
+    unknown = unknown_member(error)
+    if unknown is not None:
+        return unknown
+    path = re.match(r"Path contains non-printable characters: (.*)", str(error))  # Anomalib's, of letters outside ASCII
+    if path is not None:
+        return f"{path[1]} has letters outside ASCII, which Anomalib does not take: rename the folder or file"
+    if "_dataloader` must be implemented" in str(error):  # Lightning's
+        return "there is no data: pass --data, as in training"
     return "; ".join(own_messages(error)) or str(error) or type(error).__name__
+
+
+def unknown_member(error: BaseException) -> str | None:
+    """Say which values there are where Anomalib makes a member of an enumeration of a word that is none."""
+    from anomalib.data.utils import TestSplitMode, ValSplitMode
+    from anomalib.deploy import CompressionType, ExportType
+
+    found = NO_MEMBER.fullmatch(str(error))
+    kinds = {kind.__name__: kind for kind in (ExportType, CompressionType, TestSplitMode, ValSplitMode)}
+    if found is None or found[2] not in kinds:
+        return None
+    option = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", found[2]).lower()
+    return f"the {option} must be one of {', '.join(member.value for member in kinds[found[2]])}, got '{found[1]}'"
 
 
 def own_messages(error: BaseException) -> list[str]:

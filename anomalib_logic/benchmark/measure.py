@@ -163,7 +163,7 @@ def fit_and_predict(
         accelerator: Of the trainer.
 
     Returns:
-        Seconds of the fit, and the predictions.
+        Seconds of the fit, and the predictions. The model stays on the trainer's device.
     """
     scratch = path.with_suffix(".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -176,6 +176,7 @@ def fit_and_predict(
         engine.fit(model, datamodule=data)
         seconds = time.perf_counter() - start
         engine.predict(model, datamodule=data, return_predictions=False)
+        model.to(engine.trainer.strategy.root_device)  # Lightning moves it to the CPU at the end
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return seconds, predictions

@@ -140,8 +140,8 @@ def bars_of(done: Sequence[Result], name: str) -> tuple[list[str], list[float], 
     rows, means, errors = [], [], []
     for setting, every in by_setting(done):
         own = [result for result in every if name in result["figures"]]
-        seeds = complete_seeds(done, own)
-        values = [statistics.fmean(r["figures"][name] for r in of(own, seed=seed)) for seed in seeds]
+        complete = [of(own, seed=seed) for seed in complete_seeds(done, every)]
+        values = [statistics.fmean(r["figures"][name] for r in results) for results in complete if results]
         if values:
             rows.append(label(setting))
             means.append(statistics.fmean(values))

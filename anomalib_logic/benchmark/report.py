@@ -267,10 +267,10 @@ def complete_seeds(done: Sequence[Result], own: Sequence[Result]) -> list[int]:
 
 def over_seeds(own: Sequence[Result], seeds: Sequence[int], name: str) -> str:
     """Mean over categories and seeds, with the standard deviation over seeds; empty where no result has the figure."""
-    results = [result for result in own if result["job"]["seed"] in seeds and name in result["figures"]]
-    if not results:
+    having = [result for result in own if name in result["figures"]]
+    means = [statistics.fmean(r["figures"][name] for r in results) for s in seeds if (results := of(having, seed=s))]
+    if not means:
         return ""
-    means = [statistics.fmean(r["figures"][name] for r in of(results, seed=seed)) for seed in seeds]
     text = number(statistics.fmean(means))
     return f"{text} ± {number(statistics.stdev(means))}" if len(means) > 1 else text
 

@@ -175,4 +175,7 @@ def categories_in(root: Path) -> tuple[str, ...]:
     if not names:
         msg = f"{root} has no folders of categories; pass the data set's folder as --root"
         raise FileNotFoundError(msg)
+    if {"good", "train"} & set(names):
+        msg = f"{root} is one category, not a folder of categories: pass the folder in which it lies as --root"
+        raise FileNotFoundError(msg)
     return tuple(names)

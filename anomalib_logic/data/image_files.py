@@ -34,6 +34,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 
 _MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "LA", "PA", "RGBA")
 _WIDE_CHANNELS = re.compile(r"[A-Za-z]+;16[BLN]")  # Pillow's names of 16-bit samples that it reads as 8 bits
+END_MARKS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}  # of files by their suffix
+END_BYTES = 64  # at the end of a file, among which its mark must be
 _READERS = "Anomalib's data sets and inferencers"
 
 
@@ -110,7 +112,8 @@ def check_image_files(paths: Sequence[str | Path], sample: int = 50) -> None:
     """Refuse files that Anomalib would misread, before a data set that reads them itself is used.
 
     Headers are read of the first, the last and evenly spread files between. Images with an alpha channel must be
-    decoded to tell, so that only some ten of the sample are.
+    decoded to tell, so that only some ten of the sample are. Of all PNG and JPEG files the last bytes are read: where
+    the mark of the end is missing, the file is decoded.
 
     Args:
         paths: Image files.
@@ -129,6 +132,27 @@ def check_image_files(paths: Sequence[str | Path], sample: int = 50) -> None:
             _check_header(path, image)
             if image.has_transparency_data and i % decoded == 0:
                 _check_pixels(path, image)
+    for path in paths:
+        if not _has_end(path):
+            _decode(path)
+
+
+def _has_end(path: str | Path) -> bool:
+    """Whether a PNG or JPEG file has the mark of its end; of others that is not known, and true."""
+    mark = END_MARKS.get(Path(path).suffix.lower())
+    if mark is None:
+        return True
+    with Path(path).open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - END_BYTES))
+        return mark in file.read()
+
+
+def _decode(path: str | Path) -> None:
+    with open_image(path) as image:
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise unreadable_image(path, error) from error
 
 
 def unreadable_image(path: str | Path, error: Exception) -> ValueError:

@@ -76,6 +76,8 @@ class HtmlReport(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Run after the post-processor, and check the path."""
+        if stage == "predict":
+            logger.warning("HtmlReport reports test runs only (anomalib test); ExplanationWriter explains predictions")
         if stage != "test":
             return
         if self._file(trainer).is_dir():

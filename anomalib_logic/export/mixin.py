@@ -219,8 +219,9 @@ class VerifiedExport(BeforeAnomalibModule):
         post_processor: Any = self.post_processor
         if getattr(post_processor, "enable_normalization", False) and post_processor.image_min.isnan():
             logger.warning(
-                "%s: this model was never validated: scores are not normalised to [0, 1], and labels and "
-                "masks mean nothing. Train or validate it with a data module that has validation images, then export",
+                "%s: this model was never trained or never validated: scores are not normalised to [0, 1], and labels "
+                "and masks mean nothing. Train or validate it with a data module that has validation images, then "
+                "export",
                 path,
             )
 

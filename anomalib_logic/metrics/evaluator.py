@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn import ModuleList
 from torchmetrics import MetricCollection, SumMetric
 
-from anomalib_logic.data.loco_layout import anomaly_kinds, read_defects_config
+from anomalib_logic.data.loco_layout import GOOD, anomaly_kind, anomaly_kinds, read_defects_config
 
 from ._raw_scores import InUnitInterval
 from ._test_images import image_paths_of, run_before_post_processor, test_datasets, test_image_paths
@@ -252,9 +252,21 @@ def _protocol_metrics(
     return metrics
 
 
+def _is_anomaly_of_the_layout(path: str) -> bool:
+    try:
+        return anomaly_kind(path) != GOOD
+    except ValueError:
+        return False
+
+
 def _allowed(paths: Sequence[str], limits: Sequence[float], per_defect: bool) -> list[LocoMetric]:
-    """Make those of the protocol's metrics that the test images allow, and say in the log why others are left out."""
-    metrics = []
+    """Make those of the protocol's metrics that the test images allow, and say in the log why others are left out.
+
+    Of images in another layout, none of which lies in a folder of anomalies of this one, nothing is said.
+    """
+    metrics: list[LocoMetric] = []
+    if not any(_is_anomaly_of_the_layout(path) for path in paths):
+        return metrics
     candidates = []
     for arguments in ((paths, per_defect), (paths, False), (None, False)):
         try:

@@ -130,6 +130,13 @@ def test_checkpoint_of_another_model_is_named(images, unbroken, tmp_path):
     )
 
 
+@pytest.mark.parametrize("model", [Glcf, SamLad])
+def test_checkpoint_of_another_model_is_named_where_it_is_loaded(model, unbroken):
+    assert message_of(model.load_from_checkpoint, unbroken[1]) == (
+        f"the checkpoint is of the model Lgfdr, not of {model.__name__}: pass --model anomalib_logic.Lgfdr"
+    )
+
+
 def test_checkpoint_of_another_version_is_one_sentence(images, unbroken, tmp_path):
     content = torch.load(unbroken[1], weights_only=True)
     del content["anomalib_logic"]
@@ -178,9 +185,9 @@ def test_code_in_weights_is_not_run(argument, save, tmp_path):
     others = {"backbone_weights": {}, "sam_checkpoint": {"objects": "sam_vit_b", "sam_size": 64, "sam_points": 3}}
     backbone = {"upsampler_weights": "vit_tiny_patch16_224"}.get(argument, "mobilenetv2_035")
     model = {"backbone": backbone, "pre_trained": False, "objects": "cluster", "image_size": 64}
-    assert message_of(lambda: SamLad(**{**model, **others.get(argument, {}), argument: path})).startswith(
-        f"{argument} file {path} cannot be read as a PyTorch state dict: "
-    )
+    message = message_of(lambda: SamLad(**{**model, **others.get(argument, {}), argument: path}))
+    assert message.startswith(f"{argument} file {path} cannot be read as a PyTorch state dict: ")
+    assert "weights_only" not in message  # no advice to run the code
     assert not trace.exists()
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from anomalib.data.utils.path import validate_path
+from anomalib.deploy import CompressionType, ExportType
+from lightning.pytorch import LightningModule, Trainer
 
 from anomalib_logic import cli
 from anomalib_logic.models.sam_lad.measurement import nearest_distance
@@ -133,3 +136,27 @@ def test_too_little_memory_is_a_sentence_with_a_remedy():
     error = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried")
     assert cli.is_for_users(error)
     assert "image_size" in cli.sentence(error)
+
+
+class Testable(LightningModule):
+    def test_step(self, batch):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (lambda: ExportType("onnxx"), "the export type must be one of onnx, openvino, torch, got 'onnxx'"),
+        (lambda: CompressionType("int9"), "the compression type must be one of fp16, int8, int8_ptq, int8_acq, got"),
+        (lambda: Trainer(logger=False).test(Testable()), "there is no data: pass --data, as in training"),
+        (lambda: validate_path("Teile_ü"), "Teile_ü has letters outside ASCII, which Anomalib does not take"),
+        (lambda: Trainer(accelerator="gpu"), "No supported gpu backend found"),
+    ],
+)
+def test_mistakes_that_libraries_find_are_sentences(raised, said, monkeypatch, arguments, capsys):
+    monkeypatch.setattr("anomalib.cli.cli.AnomalibCLI", raised)
+    if said.startswith("No supported") and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit):
+        arguments("export")
+    assert capsys.readouterr().err.startswith(f"error: {said}")

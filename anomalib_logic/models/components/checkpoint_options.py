@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
+import torch
 from anomalib.data import AnomalibDataModule
 
 from anomalib_logic._host import BeforeAnomalibModule
@@ -53,8 +54,15 @@ class CheckpointOptions(BeforeAnomalibModule):
             checkpoint_path: The checkpoint.
             *args: As in Anomalib's method.
             **kwargs: As in Anomalib's method; constructor arguments override the checkpoint's.
+
+        Raises:
+            ValueError: If it is a checkpoint of another model.
         """
-        model = super().load_from_checkpoint(checkpoint_path, *args, **{**cls.WITHOUT_FILES, **kwargs})
+        try:
+            model = super().load_from_checkpoint(checkpoint_path, *args, **{**cls.WITHOUT_FILES, **kwargs})
+        except (TypeError, ValueError):  # perhaps the other model has other arguments
+            cls._check_source(torch.load(checkpoint_path, map_location="cpu", weights_only=True))
+            raise
         replaced = _model_to_export(inspect.currentframe())
         if isinstance(replaced, cls):
             replaced._warn_of_overridden(model._arguments(model.hparams))
@@ -71,11 +79,7 @@ class CheckpointOptions(BeforeAnomalibModule):
         Raises:
             ValueError: If it is a checkpoint of another model.
         """
-        name = type(self).__name__
-        source = checkpoint.get(SOURCE, {}).get("model", name)
-        if source not in {kind.__name__ for kind in type(self).__mro__}:
-            msg = f"the checkpoint is of the model {source}, not of {name}: pass --model anomalib_logic.{source}"
-            raise ValueError(msg)
+        self._check_source(checkpoint)
         stored = self._arguments(checkpoint.get(HYPER_PARAMETERS, {}))
         self._warn_of_overridden(stored)
         wanted = {**stored, **self._own_training_options()}
@@ -83,6 +87,15 @@ class CheckpointOptions(BeforeAnomalibModule):
             components = {name: getattr(self, name) or False for name in COMPONENTS if name != "pre_processor"}
             self._become(type(self)(**wanted, **self.WITHOUT_FILES, **components))
         self._restore_components(checkpoint)
+
+    @classmethod
+    def _check_source(cls, checkpoint: Mapping[str, Any]) -> None:
+        source = checkpoint.get(SOURCE, {}).get("model", cls.__name__)
+        if source not in {kind.__name__ for kind in cls.__mro__}:
+            msg = (
+                f"the checkpoint is of the model {source}, not of {cls.__name__}: pass --model anomalib_logic.{source}"
+            )
+            raise ValueError(msg)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Load tensors, as ``torch.nn.Module`` does.

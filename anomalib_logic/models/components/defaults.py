@@ -117,6 +117,18 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         """Report Anomalib's default metrics and, on data in the LOCO layout, the metrics of MVTec LOCO AD."""
         return default_evaluator()
 
+    def setup(self, stage: str) -> None:
+        """Refuse weights in half precision.
+
+        Raises:
+            ValueError: If the trainer's precision is one of those.
+        """
+        super().setup(stage)
+        precision = getattr(self._trainer, "precision", "32-true")
+        if precision in ("16-true", "bf16-true"):
+            msg = f"precision {precision} loses small differences of scores: use 32-true or {precision[:-4]}mixed"
+            raise ValueError(msg)
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Let any pre-processor compute the same in exported files as in the engine."""
         if name == "pre_processor":

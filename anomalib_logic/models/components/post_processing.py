@@ -88,9 +88,23 @@ class CalibratedPostProcessor(PostProcessor):
         if not masked:
             self._pixel_threshold_metric.reset()
         super().on_validation_epoch_end(trainer, pl_module)
+        if both and _may_be_last(trainer):
+            self._warn_of_few()
         if not masked:
             self._measure_normal(trainer, pl_module, pixels_only=both)
         self._forget()
+
+    def _warn_of_few(self) -> None:
+        normal, anomalous = len(_computed(self._normal).scores), int(_total(self._anomalous))
+        if min(normal, anomalous) < ENOUGH:
+            logger.warning(
+                "thresholds rest on %d normal and %d anomalous validation images, on which they have the highest F1 "
+                "score: others may be called wrongly. Give at least %d of both kinds, or normal ones only "
+                "(--data.val_split_mode from_train)",
+                normal,
+                anomalous,
+                ENOUGH,
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that thresholds are those of other weights, once training begins."""

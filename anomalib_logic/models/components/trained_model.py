@@ -85,6 +85,7 @@ class TrainedModel(BeforeAnomalibModule):
 
     def setup(self, stage: str) -> None:
         """Train for ``max_epochs`` where the trainer sets no length."""
+        super().setup(stage)
         if stage == "fit":
             apply_default_max_epochs(self.trainer, self.max_epochs, self.least_steps)
 

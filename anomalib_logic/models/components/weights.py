@@ -133,7 +133,10 @@ def read_state_dict(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         kind = "safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"
-        msg = f"{argument} file {path} cannot be read as {kind}: {str(error).splitlines()[0]}"
+        reason = str(error).splitlines()[0]
+        if "weights_only" in reason:  # torch advises to run the code in the file
+            reason = "it is no such file, or holds code, which is not run"
+        msg = f"{argument} file {path} cannot be read as {kind}: {reason}"
         raise ValueError(msg) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

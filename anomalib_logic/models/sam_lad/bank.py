@@ -92,6 +92,11 @@ class Bank(DynamicBufferMixin):
         """Templates of images, in single precision."""
         return {name: self.get(name, index) for name in (*self.names, *self.object_names)}
 
+    def clear(self) -> None:
+        """Forget all images."""
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, buffer.new_empty(0))
+
     @torch.no_grad()
     def fill(self, templates: Iterable[Template], number: int, seed: int = 0) -> None:
         """Replace the content, image by image: what was there and the templates are never all in memory.
@@ -105,8 +110,7 @@ class Bank(DynamicBufferMixin):
             ValueError: If there is no image, or another number of them.
         """
         kinds = {name: buffer.dtype for name, buffer in self.named_buffers()}
-        for name in kinds:  # an interrupted fill leaves an empty bank
-            setattr(self, name, getattr(self, name).new_empty(0))
+        self.clear()  # an interrupted fill leaves an empty bank
         fields: dict[str, torch.Tensor] = {}
         blocks: dict[str, list[torch.Tensor]] = {name: [] for name in self.object_names}
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in self.object_names}

@@ -114,6 +114,7 @@ class Encoder(nn.Module):
         self.grid = (bank.upsample * backbone.grid[0], bank.upsample * backbone.grid[1])
         self.upsampler = self._build_upsampler(upsampler_weights, bank.upsample)
         self.standardization = ChannelStandardization(backbone.channels)
+        self.upsampled_standardization = ChannelStandardization(backbone.channels)  # of what the up-sampler makes
         s = segmentation
         if s.objects == "cluster":
             self.objects = ClusterSegments(self.fine_channels, s.max_objects, s.clusters, s.area_range)
@@ -151,14 +152,27 @@ class Encoder(nn.Module):
         """
         with full_precision(images.device):
             features = self.features(images) if features is None else features
-            scales = self._standardize(features)
+            scales = _of_equal_weight(self.standardization(features))
             fine, coarse = scales[:2], scales[1:] or scales
             if self.upsampler is not None:
-                scales = fine = self._standardize([self.upsampler(features[-1], images)])
+                upsampled = [self.upsampler(features[-1], images)]
+                scales = fine = _of_equal_weight(self.upsampled_standardization(upsampled))
             return Maps(_join(scales, self.grid), _join(fine, self.scene), _join(coarse, self.backbone.grid))
 
-    def _standardize(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [m / m.shape[1] ** 0.5 for m in self.standardization(maps)]
+    @torch.no_grad()
+    def fit_standardization(self, images: torch.Tensor, features: list[torch.Tensor]) -> None:
+        """Take the statistics that were collected, and those of up-sampled features of a sample.
+
+        Args:
+            images: Normalised images, the sample, shape ``(Z, 3, H, W)``.
+            features: Their :meth:`features`.
+        """
+        self.standardization.finalize()
+        if self.upsampler is not None:
+            with full_precision(images.device):
+                for maps, image in zip(features[-1].split(1), images.split(1), strict=True):
+                    self.upsampled_standardization.update([self.upsampler(maps, image)])
+            self.upsampled_standardization.finalize()
 
     def find(self, images: torch.Tensor, maps: Maps) -> Found:
         """Find and describe objects.
@@ -198,6 +212,10 @@ class Encoder(nn.Module):
             logger.warning("the up-sampler has random weights: pass upsampler_weights=FILE, or None for bilinear ones")
         logger.info("finding objects in %d images", len(images))
         self.objects.fit(self.normalize_for_objects(images), fine, seed)
+
+
+def _of_equal_weight(scales: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [m / m.shape[1] ** 0.5 for m in scales]
 
 
 def _join(scales: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:

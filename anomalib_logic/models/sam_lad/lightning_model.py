@@ -3,7 +3,9 @@
 
 """SAM-LAD as an Anomalib model."""
 
+import hashlib
 import logging
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,10 +39,11 @@ logger = logging.getLogger(__name__)
 Options = names_of(SamLadSegmentation, SamLadMatching, SamLadBank, SamLadScoring)
 CHUNK = 1  # images at a time while fitting and testing: neither result nor memory depend on the size of batches
 NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+FORMAT = 1  # of checkpoints; the next one where a field has another meaning under the same name
 LEAST_SIDE = 384  # pixels; at 224 small parts have too few positions
 SAMPLE = 60  # images whose features are clustered, at most
 SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
-CHANGED = 12  # of these, at most, that are changed to measure how far scores can be trusted
+CHANGED = 12  # of these images, at most, that are changed to measure how far scores can be trusted
 
 
 def default_image_size(backbone: str, backbone_args: Mapping[str, Any] | None = None) -> int:
@@ -133,9 +136,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             (SamLadScoring, scoring),
         )
         options.clear()  # Lightning stores what is in this frame, and they are in their groups now
-        if image_size is None:
-            image_size = default_image_size(backbone, backbone_args)
-        super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
+        size = default_image_size(backbone, backbone_args) if image_size is None else image_size
+        super().__init__(size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
         self.seed = seed
         normalization = normalization_of(self.pre_processor)
         if normalization is None and self.pre_processor is not None:
@@ -173,8 +175,15 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         return torch.zeros((), device=self.device, requires_grad=True)
 
     def on_fit_start(self) -> None:
-        """Fill the bank anew, unless this fit goes on from a checkpoint."""
+        """Fill the bank anew, unless this fit goes on from a checkpoint.
+
+        Raises:
+            RuntimeError: If there are several processes.
+        """
         super().on_fit_start()
+        if self.trainer.world_size > 1:
+            msg = f"SamLad's bank is filled by one process, not by {self.trainer.world_size}: fit it with devices=1"
+            raise RuntimeError(msg)
         if self.trainer.ckpt_path is None:
             self._is_fitted.fill_(False)
             # A trainer that has reached max_epochs would end a second fit before its first epoch.
@@ -211,15 +220,19 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         self.model.check_filled()
         return super().to_onnx(*args, **kwargs)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say how the fields of the checkpoint are to be understood."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[SOURCE]["format"] = FORMAT
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the checkpoint's options, and refuse checkpoints of versions that had other fields."""
         super().on_load_checkpoint(checkpoint)
-        own = checkpoint.get(SOURCE, {}).get("model", "SamLad") == "SamLad"
         fields, there = (
             {name for name in names if name.startswith("model.scores.")}
             for names in (self.state_dict(), checkpoint["state_dict"])
         )
-        if own and fields != there:
+        if fields != there or checkpoint.get(SOURCE, {"format": FORMAT}).get("format") != FORMAT:
             msg = "the checkpoint is of a version of SamLad that had other fields: fit the model again"
             raise ValueError(msg)
 
@@ -227,12 +240,11 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         """Measure the features' statistics, cluster those of a sample, and fill the bank with the normal images."""
         self.model.eval()
         with torch.no_grad():
-            number, images = self._fit_encoder()
-            kept, left_out = self._choose(number)
+            different, sample = self._fit_encoder()
+            kept, left_out = self._choose(different)
             places = {image: place for place, image in enumerate(kept)}
-            chosen = range(0, len(images), -(-len(images) // CHANGED))
-            sample = [(images[i], places.get(i)) for i in chosen]
-            self.model.fit(self._templates(kept), len(kept), left_out, sample, self.seed)
+            changed = [(image, places.get(i)) for i, image in sample[:: -(-len(sample) // CHANGED)]]
+            self.model.fit(self._templates(kept), len(kept), left_out, changed, self.seed)
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
@@ -241,47 +253,62 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         for batch in normal_batches(self, what=what):
             yield from batch.image.split(CHUNK)
 
-    def _fit_encoder(self) -> tuple[int, torch.Tensor]:
-        """Learn how features vary over the normal images, and cluster the features of the first of them.
+    def _fit_encoder(self) -> tuple[list[int], list[tuple[int, torch.Tensor]]]:
+        """Learn how features vary over the normal images, and cluster the features of some of them, drawn at random.
+
+        Exact copies of an image count once: compared with all others, it would seem to have no distance to them.
 
         Returns:
-            Number of normal images, and the first of them, normalised.
+            Indices of the normal images without copies; and the images that were drawn, with their indices.
         """
-        encoder, number = self.model.encoder, 0
-        images: list[torch.Tensor] = []
-        features: list[list[torch.Tensor]] = []
+        encoder, generator = self.model.encoder, torch.Generator().manual_seed(self.seed)
+        drawn: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
+        different, seen, number = [], set(), 0
         encoder.standardization.reset()
         size = 4 * sum(encoder.backbone.channels) * encoder.grid[0] * encoder.grid[1]
-        sample = min(SAMPLE, -(-SAMPLE_BYTES // size))
-        for image in self._normal_images("measuring features"):
-            number += len(image)
+        most = min(SAMPLE, -(-SAMPLE_BYTES // size))
+        for number, image in enumerate(self._normal_images("measuring features"), start=1):
+            digest = hashlib.sha256(image.cpu().numpy().tobytes()).digest()
+            if digest in seen:
+                continue
+            seen.add(digest)
+            different.append(number - 1)
             maps = encoder.features(image)
             encoder.standardization.update(maps)
-            if len(images) < sample:
-                images.append(image)
-                features.append(maps)
-        if not images:
+            place = len(drawn)
+            if place == most:  # every image so far has the same chance to be among those that are drawn
+                place = int(torch.randint(len(different), (), generator=generator))
+            drawn[place : place + 1] = [(number - 1, image, maps)] if place < most else []
+        if not different:
             msg = "the bank is empty: there was no normal training image; give the data module some"
             raise ValueError(msg)
-        maps = [torch.cat(scale) for scale in zip(*features, strict=True)]
-        sample = torch.cat(images)
-        self.model.fit_encoder(sample, maps, self.seed)
-        return number, sample
+        if len(different) < number:
+            copies = number - len(different)
+            logger.warning("%d of %d normal images are exact copies of others and are left out", copies, number)
+        drawn.sort(key=operator.itemgetter(0))
+        maps = [torch.cat(scale) for scale in zip(*(maps for _, _, maps in drawn), strict=True)]
+        self.model.fit_encoder(torch.cat([image for _, image, _ in drawn]), maps, self.seed)
+        return different, [(i, image[0]) for i, image, _ in drawn]
 
-    def _choose(self, number: int) -> tuple[list[int], Template | None]:
+    def _choose(self, different: list[int]) -> tuple[list[int], Template | None]:
         """Choose which normal images the bank keeps, before it keeps any.
 
+        Args:
+            different: Indices of the normal images without copies.
+
         Returns:
-            Their indices, and outlines of all others.
+            Indices of those that are kept, and outlines of all others.
         """
-        share = self.model.options.coreset
+        share, number = self.model.options.coreset, len(different)
         if share == 1.0 or number == 1:
-            return list(range(number)), None
-        outlines = [self.model.outline(image) for image in self._normal_images("choosing the coreset")]
+            return different, None
+        wanted = set(different)
+        images = enumerate(self._normal_images("choosing the coreset"))
+        outlines = [self.model.outline(image) for i, image in images if i in wanted]
         everything = {name: torch.cat([outline[name] for outline in outlines]) for name in outlines[0]}
         kept = greedy_k_center(everything["key"], max(1, int(share * number))).sort().values.tolist()
         left = sorted(set(range(number)) - set(kept))
-        return kept, {name: values[left] for name, values in everything.items()} if left else None
+        return [different[i] for i in kept], {n: values[left] for n, values in everything.items()} if left else None
 
     def _templates(self, kept: list[int]) -> Iterator[Template]:
         """Templates of the images that the bank keeps."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from .median import lower_median
 
+DUSTBIN, TEMPERATURE = 0.5, 0.05  # until they are calibrated: a pair whose descriptors have a cosine above .5 can match
 NEVER = -1e4  # logarithm of a probability of nothing; finite, so that no difference of two is undefined
 
 
@@ -19,13 +20,11 @@ class Matches(NamedTuple):
     Attributes:
         partner: Index of each query object's most probable reference object, shape ``(N, R, K)``.
         matched: Whether the two are each other's most probable and probable enough, shape ``(N, R, K)``.
-        probability: Probability of that pair, shape ``(N, R, K)``.
         taken: Whether each reference object has a matched query object, shape ``(N, R, L)``.
     """
 
     partner: torch.Tensor
     matched: torch.Tensor
-    probability: torch.Tensor
     taken: torch.Tensor
 
 
@@ -83,7 +82,8 @@ class ObjectMatching(nn.Module):
         iterations: Of the Sinkhorn normalisation.
 
     Attributes:
-        dustbin: Score of staying unmatched, z. Calibrated on normal images; SuperGlue's 1.0 until then.
+        dustbin: Score of staying unmatched, z. Calibrated on normal images. SuperGlue's 1.0 is for unnormalised scores:
+            no cosine is above it.
         temperature: What scores are divided by.
         precision: 1 / s² - 1 / t², shape ``(4,)``: s is the median difference of centre (y, x) and size (logarithm of
             height and width) of one object between two normal images, t that of any two objects.
@@ -94,8 +94,8 @@ class ObjectMatching(nn.Module):
         self.geometry = geometry
         self.threshold = threshold
         self.iterations = iterations
-        self.register_buffer("dustbin", torch.tensor(1.0))
-        self.register_buffer("temperature", torch.tensor(1.0))
+        self.register_buffer("dustbin", torch.tensor(DUSTBIN))
+        self.register_buffer("temperature", torch.tensor(TEMPERATURE))
         self.register_buffer("precision", torch.zeros(4))
 
     def scores(
@@ -144,7 +144,6 @@ class ObjectMatching(nn.Module):
         return Matches(
             partner=partner,
             matched=mutual.any(dim=-1),
-            probability=plan.gather(-1, partner.unsqueeze(-1)).squeeze(-1),
             taken=mutual.any(dim=-2),
         )
 
@@ -176,8 +175,8 @@ class ObjectMatching(nn.Module):
     @torch.no_grad()
     def reset(self) -> None:
         """Forget an earlier calibration."""
-        self.dustbin.fill_(1.0)
-        self.temperature.fill_(1.0)
+        self.dustbin.fill_(DUSTBIN)
+        self.temperature.fill_(TEMPERATURE)
         self.precision.zero_()
 
     @torch.no_grad()

@@ -94,28 +94,35 @@ def largest_regions(labels: torch.Tensor, slots: int) -> tuple[torch.Tensor, tor
         slots: Number of regions, K.
 
     Returns:
-        Masks as floats, shape ``(N, K, H, W)``, and areas as shares of the image, shape ``(N, K)``, largest first.
+        Masks as floats, shape ``(N, K, H, W)``, and areas as shares of the image, shape ``(N, K)``, largest first, of
+        equal ones that of the least label.
     """
     flat = labels.flatten(1).long()
     counts = F.pad(torch.zeros_like(flat), (0, 1)).scatter_add(1, flat, torch.ones_like(flat))[:, 1:]
-    areas, index = F.pad(counts, (0, max(0, slots - counts.shape[1]))).topk(slots, dim=1)
+    counts = F.pad(counts, (0, max(0, slots - counts.shape[1])))
+    # Runtimes differ in which of equal values comes first, so none are equal. Some compute in 32 bits.
+    number = counts.shape[1]
+    last_first = torch.arange(number - 1, -1, -1, device=counts.device)
+    index = (counts.clamp_max(2**31 // number - 1) * number + last_first).topk(slots, dim=1).indices
     masks = (labels.unsqueeze(1) == (index + 1).to(labels.dtype)[..., None, None]).float()
-    return masks, areas / flat.shape[1]
+    return masks, counts.gather(1, index) / flat.shape[1]
 
 
-def calibrate_areas(areas: torch.Tensor) -> tuple[float, float, float]:
+def calibrate_areas(areas: torch.Tensor, given: Sequence[float] | None = None) -> tuple[float, float, float]:
     """Find the range of areas that makes the number of objects most constant over normal images (ours).
 
     Args:
         areas: Shares of the image, 0 in empty slots, shape ``(Z, K)``.
+        given: The range, if it is known.
 
     Returns:
         Least and largest area, and the variation that they give: the number's standard deviation plus a half,
         divided by its mean. The half is the resolution of a count, and makes five steady objects better than one.
     """
-    best = (float("inf"), 0.0, 1.0)
-    for least in (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2):
-        for largest in (0.02, 0.05, 0.1, 0.2, 0.4):
+    lowest, highest = given or (0.0, 1.0)
+    best = (float("inf"), lowest, highest)
+    for least in (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2) if given is None else (lowest,):
+        for largest in (0.02, 0.05, 0.1, 0.2, 0.4) if given is None else (highest,):
             counts = ((areas >= least) & (areas <= largest)).float().sum(dim=1)
             if least < largest and bool(counts.any()):
                 variation = ((counts.std(correction=0) + 0.5) / counts.mean()).item()
@@ -170,8 +177,10 @@ class ClusterSegments(nn.Module):
         del images
         masks, areas = self._regions(features)
         accepted = (areas >= self.areas[0]) & (areas <= self.areas[1]) & (areas > 0)
-        # Accepted regions first, largest first: an area is at most 1.
-        scores, order = (areas * accepted).topk(self.slots, dim=1)
+        # Accepted regions first, in their order, which is largest first.
+        slots = torch.arange(areas.shape[1], 0, -1, device=areas.device)
+        order = (accepted * slots).topk(self.slots, dim=1).indices
+        scores = (areas * accepted).gather(1, order)
         masks = masks.gather(1, order[..., None, None].expand(-1, -1, *masks.shape[2:]))
         valid = scores > 0
         return Objects(masks * valid[..., None, None], scores, valid, accepted.sum(dim=1))
@@ -197,7 +206,8 @@ class ClusterSegments(nn.Module):
             self.centroids[:number] = k_means(sample, number, seed).to(self.centroids)
             self.centroids[number:] = self.centroids[0]  # of equal ones it does not matter which is the nearest
             self._separate_foreground(features, deviation, number)
-            least, largest, cost = calibrate_areas(torch.cat([self._regions(part)[1] for part in features.split(8)]))
+            areas = torch.cat([self._regions(part)[1] for part in features.split(8)])
+            least, largest, cost = calibrate_areas(areas, self.area_range)
             # Of equally good ones the finest: with few clusters, compartments pass for the objects in them.
             if best is None or cost <= best[0] + 1e-6:
                 best = (cost, number, self.centroids.clone(), self.foreground.clone(), least, largest)
@@ -205,7 +215,7 @@ class ClusterSegments(nn.Module):
         _, number, centroids, foreground, least, largest = best
         self.centroids.copy_(centroids)
         self.foreground.copy_(foreground)
-        self.areas.copy_(torch.tensor(self.area_range or (least, largest)))
+        self.areas.copy_(torch.tensor((least, largest)))
         logger.info("segments: %d clusters, %d of them foreground", number, int(foreground.sum()))
 
     def _separate_foreground(self, features: torch.Tensor, deviation: torch.Tensor, number: int) -> None:

@@ -116,7 +116,8 @@ class SamLadScoring(OptionGroup):
         lite: Measure unmatched objects only (equation 16).
         composition: Add scores of how much there is of what, in the image and in its quarters, see
             :mod:`.scores.composition` (ours).
-        image_score: Mean of the ``"top"`` 0.5% of the map, its ``"max"`` or its standard deviation ``"std"``.
+        image_score: What is taken of each score's own map: the mean of its ``"top"`` 0.5%, its ``"max"`` or its
+            standard deviation ``"std"``.
         sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
     """
 

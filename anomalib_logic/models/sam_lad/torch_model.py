@@ -38,7 +38,6 @@ IMAGES = {  # fields that are kept whatever the scores are
     "key": torch.float,
     "boxes": torch.float,
     "valid": torch.bool,
-    "found": torch.long,
     "picture": torch.uint8,
 }
 OBJECTS = {"masks": torch.half, "descriptors": torch.half}
@@ -179,7 +178,11 @@ class SamLadModel(nn.Module):
         Args:
             images: Normalised images, shape ``(N, 3, H, W)``.
         """
-        with torch.no_grad():
+        return [explanation for image in images.split(1) for explanation in self._explain(image)]
+
+    @torch.no_grad()
+    def _explain(self, images: torch.Tensor) -> list[Explanation]:
+        with full_precision(images.device):
             compared = self.compare(self.represent(images))
             objects = self.scores["objects" if "objects" in self.scores else "positions"]
             distances = objects.distances(compared) / objects.unit
@@ -200,7 +203,7 @@ class SamLadModel(nn.Module):
             features: Their :meth:`.Encoder.features`.
             seed: Seed of the clusterings.
         """
-        self.encoder.standardization.finalize()
+        self.encoder.fit_standardization(images, features)
         parts = zip(images.split(1), *(m.split(1) for m in features), strict=True)
         everything = torch.cat([self.encoder.maps(image, list(maps)).all for image, *maps in parts])
         self.encoder.fit_objects(images, everything[:, : self.encoder.fine_channels], seed)
@@ -236,6 +239,20 @@ class SamLadModel(nn.Module):
                 Scores are trusted as far as they notice changes in them; without any, all scores count fully.
             seed: Seed of all random choices.
         """
+        try:
+            self._fit(templates, number, left_out, sample, seed)
+        except BaseException:
+            self.bank.clear()  # what is not calibrated must not be used
+            raise
+
+    def _fit(
+        self,
+        templates: Iterable[Template],
+        number: int,
+        left_out: Template | None,
+        sample: Sequence[tuple[torch.Tensor, int | None]],
+        seed: int,
+    ) -> None:
         self.matching.reset()
         for score in self.scores.values():
             score.reset()
@@ -289,7 +306,7 @@ class SamLadModel(nn.Module):
             noticed = torch.stack([s.notice([m[name] for m in measured]) for name, s in self.scores.items()])
             shares.append(noticed / noticed.amax().clamp_min(1))  # less than one deviation is chance
         of_changes = torch.stack(shares)
-        if of_changes.any():
+        if of_changes.amax() == 1:  # some change is noticed by more than chance
             best, mean = of_changes.amax(dim=0), of_changes.mean(dim=0)
             for i, score in enumerate(self.scores.values()):
                 score.trust.copy_(best[i] / best.amax())

@@ -44,6 +44,14 @@ def test_wrong_arguments_are_refused_in_a_sentence(arguments, message, tmp_path,
     assert not any(tmp_path.iterdir())
 
 
+def test_folder_of_one_category_is_refused_before_anything_runs(tmp_path, capsys):
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+    assert main(["folder", "--root", str(tmp_path), "--output", str(tmp_path / "results")]) == 2
+    assert f"{tmp_path} is one category, not a folder of categories" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("suite", [name for name in SUITES if SUITES[name].categories])
 def test_shards_of_a_suite_are_the_suite(suite):
     whole = jobs(suite)

@@ -47,6 +47,16 @@ def test_bars_span_the_seeds(result):
     assert (means[0] - below, means[0] + above) == pytest.approx((0.5, 0.9))
 
 
+def test_bars_of_a_kind_are_over_the_categories_that_have_it(result):
+    made = [
+        result({"image_auroc": 0.5, "image_auroc_structural": 0.7}),
+        result({"image_auroc": 0.6}, category="digits"),
+    ]
+    assert bars_of(made, "image_auroc_structural")[1] == pytest.approx([0.7])
+    assert bars_of(made, "image_auroc")[1] == pytest.approx([0.55])
+    assert bars_of([*made[:1], result({}, category="digits", seed=1)], "image_auroc")[0] == []
+
+
 def test_a_gallery_has_images_of_each_kind_at_equal_distances():
     kinds = ["good"] * 5 + ["logical"] * 12 + ["structural"] * 3
     assert chosen(kinds) == [5, 7, 9, 11, 13, 15, 17, 18, 19]

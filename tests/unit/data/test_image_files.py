@@ -210,6 +210,7 @@ def test_sample_is_spread(many, monkeypatch):
         return Image.open(many[0])
 
     monkeypatch.setattr(image_files, "open_image", open_image)
+    monkeypatch.setattr(image_files, "_has_end", lambda path: True)
     check_image_files(paths, sample=6)
     assert opened == [0, 1000, 2000, 2999, 3999, 4999]
 
@@ -225,10 +226,28 @@ def test_few_files_are_all_checked(many, count, monkeypatch):
 def test_pixels_of_opaque_modes_are_not_decoded(tmp_path):
     """So that the check of a sample takes milliseconds."""
     RGB.save(tmp_path / "image.png")
-    (tmp_path / "image.png").write_bytes((tmp_path / "image.png").read_bytes()[:-200])
+    content = (tmp_path / "image.png").read_bytes()
+    (tmp_path / "image.png").write_bytes(content[:-300] + content[-100:])  # its end is there
     check_image_files([tmp_path / "image.png"])
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         check_image_files([tmp_path / "gone.png"])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg"])
+def test_file_that_is_cut_short_is_named_wherever_it_lies(suffix, tmp_path):
+    paths = [tmp_path / f"{i:03}.{suffix}" for i in range(120)]
+    for path in paths:
+        RGB.save(path)
+    check_image_files(paths, sample=3)
+    paths[77].write_bytes(paths[77].read_bytes()[:-70])
+    with pytest.raises(ValueError, match=rf"077\.{suffix} is not a readable image file"):
+        check_image_files(paths, sample=3)
+
+
+def test_file_with_more_after_its_end_is_taken(tmp_path):
+    RGB.save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes() + bytes(1000))
+    check_image_files([tmp_path / "a.jpg"])

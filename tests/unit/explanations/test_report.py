@@ -70,6 +70,12 @@ def report_with_masks(parts, tmp_path):
     return tmp_path / "report.html"
 
 
+def test_predictions_get_no_report_and_that_is_said(parts, tmp_path, caplog):
+    engine(tmp_path, HtmlReport()).predict(Brightness(visualizer=False), datamodule=data(parts))
+    assert not list(tmp_path.rglob("report.html"))
+    assert "HtmlReport reports test runs only" in caplog.text
+
+
 def test_wrong_answers_come_first_then_the_highest_scores():
     rows = [
         row("right, low", 0.1, label="normal"),

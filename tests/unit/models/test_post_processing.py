@@ -186,3 +186,15 @@ def test_rates_travel_in_the_checkpoint():
     other = CalibratedPostProcessor()
     other.load_checkpoint_config(CalibratedPostProcessor(0.01, 0.001).checkpoint_config())
     assert (other.false_alarm_rate, other.pixel_false_alarm_rate) == (0.01, 0.001)
+
+
+@pytest.mark.parametrize(("normal", "anomalous"), [(3, 20), (20, 3), (9, 9)])
+def test_few_validation_images_of_either_kind_are_named(normal, anomalous, caplog):
+    labels = torch.arange(normal + anomalous) >= normal
+    validated(CalibratedPostProcessor(), predicted(torch.linspace(0, 1, normal + anomalous), labels))
+    assert f"thresholds rest on {normal} normal and {anomalous} anomalous validation images" in caplog.text
+
+
+def test_enough_validation_images_of_both_kinds_need_no_warning(caplog):
+    validated(CalibratedPostProcessor(), predicted(torch.linspace(0, 1, 20), torch.arange(20) >= 10))
+    assert caplog.text == ""

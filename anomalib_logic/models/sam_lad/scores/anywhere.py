@@ -27,8 +27,8 @@ class Anywhere(Score):
         patches: Size of the coreset, P, at most.
 
     Attributes:
-        whitening: What features are multiplied by, see :func:`half_whitening`, shape ``(C, C)``.
-        patches: The coreset, of the features times this, shape ``(P, C)``.
+        whitening: What fine features are multiplied by, see :func:`half_whitening`, shape ``(C, C)``.
+        patches: The coreset, of fine features times this, shape ``(P, C)``.
         owners: Image that each of them is of, shape ``(P,)``.
         substitutes: What the coreset would have in their place without that image, shape ``(P, C)``.
     """
@@ -40,7 +40,8 @@ class Anywhere(Score):
         self.field = "scene" if fine else "coarse"
         self.IMAGES = {self.field: torch.half}  # type: ignore[misc]
         self.most = patches
-        self.register_buffer("whitening", torch.empty(0))
+        if fine:
+            self.register_buffer("whitening", torch.empty(0))
         self.register_buffer("patches", torch.empty(0))
         self.register_buffer("substitutes", torch.empty(0))
         self.register_buffer("owners", torch.empty(0, dtype=torch.long))
@@ -60,8 +61,9 @@ class Anywhere(Score):
         chosen = chosen.to(features.device)
         owners, places = chosen // size, chosen % size
         candidates = features[owners, :, places].float()
-        self.whitening = half_whitening(candidates) if self.fine else torch.eye(features.shape[1]).to(candidates)
-        candidates = candidates @ self.whitening
+        if self.fine:
+            self.whitening = half_whitening(candidates)
+            candidates = candidates @ self.whitening
         all_of_them = torch.arange(number, device=chosen.device)
         kept = greedy_k_center(candidates, self.most) if number > self.most else all_of_them
         self.patches, self.owners = candidates[kept], owners[kept]
@@ -111,8 +113,8 @@ class Anywhere(Score):
         if compared.exclude is not None:
             own = compared.exclude.unsqueeze(1) == self.owners
             patches = torch.where(own.unsqueeze(2), self.substitutes, patches)
-        whitened = self.whitening @ features.flatten(2)
-        return Measured(nearest_point(whitened, patches.mT).unflatten(1, features.shape[2:]))
+        points = self.whitening @ features.flatten(2) if self.fine else features.flatten(2)
+        return Measured(nearest_point(points, patches.mT).unflatten(1, features.shape[2:]))
 
 
 def half_whitening(features: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ class Amounts(Score):
     """How unusual the shares of centroids are among those of normal images.
 
     Powers of them are compared by the Mahalanobis distance to a Gaussian over normal images with Ledoit-Wolf
-    covariance. How good one clustering is, is luck, so several from different starts are taken together.
+    covariance. Clusterings from different starts are differently good, so several are taken together.
 
     Args:
         side: Height and width of the maps.
@@ -80,11 +80,11 @@ class Amounts(Score):
         return Measured(smooth(amounts), torch.cat([other.distance(h) for other, h, _ in parts]))
 
     def draw(self, measured: Measured) -> torch.Tensor:
-        """By how much amounts are above what is the highest in a normal image."""
+        """By how much amounts are above the mean of what is the highest in each normal image."""
         return (super().draw(measured) - 1).clamp_min(0)
 
     def typical(self, maps: torch.Tensor) -> torch.Tensor:
-        """Mean of the highest of each image."""
+        """Mean of what is the highest in each image."""
         return maps.flatten(1).amax(dim=1).mean()
 
     def calibrate(self, measured: list[Measured]) -> None:
@@ -113,9 +113,9 @@ class Amounts(Score):
     def without(self, normal: torch.Tensor) -> "Amounts":
         """Amounts with the Gaussian of all other normal images, for one that shall be measured as new images are.
 
-        It has the shrinkage of all images. Its covariance then differs from theirs by a factor and by one term of rank
-        one, so its inverse follows by the formula of Sherman and Morrison. Fewer than three images are too few to leave
-        one out: the Gaussian is that of all.
+        It has the shrinkage of all images, and the variance that they are shrunk to. Its covariance then differs from
+        theirs by a factor and by one term of rank one, so its inverse follows by the formula of Sherman and Morrison.
+        Fewer than three images are too few to leave one out: the Gaussian is that of all.
 
         Args:
             normal: The image's :meth:`histogram`, shape ``(R * B * M,)``.
@@ -143,8 +143,8 @@ class Amounts(Score):
     def amounts(self, histograms: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """How unusual the amount is of what is at each position.
 
-        Each centroid's term of the squared distance is spread over the positions of its region that it is nearest to:
-        where there is too much of something, or too little of it, all of it is marked.
+        Each centroid's term of the squared distance is divided by its share of its region, and given to the positions
+        there that it is the nearest to: where there is too much of something, or too little of it, all of it is marked.
 
         Args:
             histograms: Result of :meth:`histogram`.

@@ -18,6 +18,8 @@ from .score import Measured, Score
 class Place(Score):
     """Distances of coarse features, averaged over windows, to the same place of the nearest normal images.
 
+    Outside the image there is no distance: windows that reach beyond the border, with fewer positions, count less.
+
     Args:
         side: Height and width of the maps.
         grid: Height and width of the coarse features.

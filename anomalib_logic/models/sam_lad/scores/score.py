@@ -48,9 +48,12 @@ class Score(DynamicBufferMixin):
         OBJECTS: Fields that it keeps of each object.
         LEAST_DEVIATION: Least standard deviation of the value over normal images: smaller differences do not count.
         finding: What a high value says, as a subject: "... is unusual".
-        MARKS: The map says where something is wrong, from 0 to about 1, and not how far features are from normal ones.
+        MARKS: The map says by how much something is wrong, 0 where nothing is, and not how far features are from normal
+            ones.
         unit: Mean of the map over normal images, that maps are divided by; a scalar, or one for each position.
         mean, std: Of the value over normal images, each compared with all others.
+        map_mean, map_std: Of the highest value of the map, as a multiple of ``unit``; the same if ``image_score`` is
+            ``"max"``.
         trust: How far the value counts, in [0, 1], see :meth:`.SamLadModel.fit`.
         map_trust: How far the map counts, in [0, 1].
     """
@@ -69,6 +72,8 @@ class Score(DynamicBufferMixin):
         self.register_buffer("unit", torch.ones(shape))
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(1.0))
+        self.register_buffer("map_mean", torch.tensor(0.0))
+        self.register_buffer("map_std", torch.tensor(1.0))
         self.register_buffer("trust", torch.tensor(1.0))
         self.register_buffer("map_trust", torch.tensor(1.0))
 
@@ -108,12 +113,12 @@ class Score(DynamicBufferMixin):
         return resize((measured.map / self.unit).unsqueeze(1), self.size).squeeze(1)
 
     def excess(self, measured: Measured) -> torch.Tensor:
-        """How far each position lies above the value of normal images, times its trust, shape ``(N, s, s)``.
+        """How far each position lies above the highest one of normal images, times its trust, shape ``(N, s, s)``.
 
-        In standard deviations of that value, with a soft limit at 0: what is below it says nothing.
+        In standard deviations of that highest value, with a soft limit at 0: what is below it says nothing.
         """
         drawn = self.draw(measured)
-        return self.map_trust * (drawn if self.MARKS else F.softplus((drawn - self.mean) / self.std))
+        return self.map_trust * (drawn if self.MARKS else F.softplus((drawn - self.map_mean) / self.map_std))
 
     def value(self, measured: Measured) -> torch.Tensor:
         """How unusual images are, shape ``(N,)``."""
@@ -128,20 +133,23 @@ class Score(DynamicBufferMixin):
 
     def reset(self) -> None:
         """Forget an earlier calibration."""
-        for buffer in (self.unit, self.std, self.trust, self.map_trust):
+        for buffer in (self.unit, self.std, self.map_std, self.trust, self.map_trust):
             buffer.fill_(1.0)
         self.mean.fill_(0.0)
+        self.map_mean.fill_(0.0)
 
     def calibrate(self, measured: list[Measured]) -> None:
-        """Learn unit, mean and standard deviation.
+        """Learn unit, means and standard deviations.
 
         Args:
             measured: Normal images, each compared with all others.
         """
         self.unit.copy_(self.typical(torch.cat([m.map for m in measured])).clamp_min(1e-6))
         values = torch.cat([self.value(m) for m in measured])
-        self.mean.copy_(values.mean())
-        self.std.copy_(values.std().clamp_min(self.LEAST_DEVIATION))
+        highest = torch.cat([self.draw(m).flatten(1).amax(dim=1) for m in measured])
+        for of, mean, std in ((values, self.mean, self.std), (highest, self.map_mean, self.map_std)):
+            mean.copy_(of.mean())
+            std.copy_(of.std().clamp_min(self.LEAST_DEVIATION))
 
     def deviation(self, value: torch.Tensor, calibrated_on: int | None = None) -> torch.Tensor:
         """Deviation from the mean of normal images in standard deviations, times the trust, shape ``(N,)``.

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import numpy as np
+import onnxruntime
+import openvino
 import pytest
 import torch
 from scipy import ndimage
@@ -54,6 +56,67 @@ def test_largest_regions_come_first_with_their_areas():
     assert masks[0, 0, 5:10, 5:10].all()
     assert masks[0, 3].sum() == 0
     assert torch.equal(masks.sum(dim=1) > 0, mask)
+
+
+def equal_squares(number: int) -> torch.Tensor:
+    """An image with equal squares in rows of eight."""
+    mask = torch.zeros(1, 48, 64, dtype=torch.bool)
+    for i in range(number):
+        top, left = 8 * (i // 8), 8 * (i % 8)
+        mask[0, top : top + 5, left : left + 5] = True
+    return mask
+
+
+def test_of_equal_regions_those_of_the_least_labels_are_kept():
+    labels = connected_regions(equal_squares(40))
+    masks, areas = largest_regions(labels, 20)
+    assert (areas == 25 / labels[0].numel()).all()
+    kept = (masks * labels.unsqueeze(1)).flatten(2).amax(dim=2)[0]
+    assert kept.tolist() == labels.unique()[1:21].tolist()  # without what is outside
+
+
+def test_largest_of_two_regions_comes_first_where_areas_times_positions_exceed_32_bits():
+    labels = torch.zeros(1, 512, 600, dtype=torch.int)
+    labels[0, :200], labels[0, 200:] = 7, 9
+    _, areas = largest_regions(labels, 2)
+    assert areas.sum() == 1
+    labels[0, 4:], labels[0, :4] = 7, 9
+    _, areas = largest_regions(labels, 2)
+    assert areas[0, 1] == pytest.approx(4 / 512)
+
+
+@pytest.mark.parametrize(("squares", "slots"), [(40, 20), (48, 10), (24, 20)])
+def test_every_runtime_keeps_the_same_of_equal_objects(squares, slots, tmp_path):
+    segments = ClusterSegments(1, slots, clusters=2).eval()
+    segments.centroids.copy_(torch.tensor([[0.0], [1.0]]))
+    segments.foreground.copy_(torch.tensor([0.0, 1.0]))
+    features = equal_squares(squares)[None].float()
+    found = segments(features, features)
+    assert (found.valid.all(), int(found.found)) == (True, min(squares, 2 * slots))
+    file = tmp_path / "segments.onnx"
+    torch.onnx.export(Masks(segments), (features,), file, dynamo=True, verbose=False)
+    (masks,) = onnxruntime.InferenceSession(file).run(None, {"features": features.numpy()})
+    assert torch.equal(torch.from_numpy(masks), found.masks)
+    compiled = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert torch.equal(torch.from_numpy(compiled(features.numpy())[0].copy()), found.masks)
+
+
+class Masks(torch.nn.Module):
+    """The masks that a segmentation finds."""
+
+    def __init__(self, segments: ClusterSegments) -> None:
+        super().__init__()
+        self.segments = segments
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.segments(features, features).masks
+
+
+def test_number_of_clusters_suits_a_given_range_of_areas():
+    areas = torch.tensor([[0.1, 0.03, 0.0], [0.1, 0.03, 0.03], [0.1, 0.0, 0.0]])
+    assert calibrate_areas(areas, (0.05, 0.2)) == pytest.approx((0.05, 0.2, 0.5))  # one object in each image
+    assert calibrate_areas(areas, (0.02, 0.2))[2] > 0.5
+    assert calibrate_areas(areas, (0.5, 0.6)) == (0.5, 0.6, float("inf"))
 
 
 def test_calibrated_areas_leave_out_what_comes_and_goes():

@@ -3,6 +3,8 @@
 
 """SAM-LAD as an Anomalib model: filling the bank, testing, checkpoints, on real image files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -224,6 +226,57 @@ def test_checkpoint_with_other_fields_is_refused_in_one_sentence(trained, tmp_pa
     torch.save(checkpoint, tmp_path / "old.ckpt")
     with pytest.raises(ValueError, match="that had other fields: fit the model again"):
         SamLad.load_from_checkpoint(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("kept", [{}, {"format": 0}])
+def test_checkpoint_whose_fields_mean_something_else_is_refused(trained, tmp_path, kept):
+    checkpoint = torch.load(trained[1].trainer.checkpoint_callback.best_model_path, weights_only=True)
+    assert checkpoint["anomalib_logic"].pop("format") == lightning_model.FORMAT
+    checkpoint["anomalib_logic"] |= kept
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    with pytest.raises(ValueError, match="that had other fields: fit the model again"):
+        SamLad.load_from_checkpoint(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("coreset", [1.0, 0.5])
+def test_copies_of_normal_images_count_once(small, folder, tmp_path, caplog, coreset):
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").symlink_to(folder / "bad")
+    for i in range(24):
+        (tmp_path / "good" / f"{i:02}.png").symlink_to(folder / "good" / f"{i // 4:02}.png")
+    model = SamLad(**small, coreset=coreset)
+    data = Folder("copies", "good", tmp_path, "bad", test_split_mode="synthetic", num_workers=0, seed=0)
+    engine(tmp_path / "run").fit(model, datamodule=data)
+    files = [Path(path).resolve() for path in data.train_data.samples.image_path]
+    assert len(model.model.bank) == int(coreset * len(set(files)))
+    assert f"{len(files) - len(set(files))} of {len(files)} normal images are exact copies" in caplog.text
+    assert all(score.unit.min() > 1e-6 for name, score in model.model.scores.items() if name != "count")
+
+
+def test_images_that_are_clustered_are_drawn_from_all(small, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lightning_model, "SAMPLE", 3)
+    drawn = []
+    for seed in (0, 0, 1, 2):
+        model = SamLad(**small, seed=seed)
+        take = model.model.fit_encoder
+        monkeypatch.setattr(model.model, "fit_encoder", lambda *args, take=take: drawn.append(args[0]) or take(*args))
+        engine(tmp_path).fit(model, datamodule=datamodule(folder))
+    assert all(len(images) == 3 for images in drawn)
+    assert torch.equal(drawn[0], drawn[1])
+    assert len({images.sum().item() for images in drawn}) == 3
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_weights_in_half_precision_are_refused(small, few, tmp_path, precision):
+    run = Engine(default_root_dir=tmp_path, accelerator="cpu", precision=precision)
+    with pytest.raises(ValueError, match=f"precision {precision} .*: use 32-true or {precision[:-4]}mixed"):
+        run.fit(SamLad(**small), datamodule=datamodule(few))
+
+
+def test_fit_of_several_processes_is_refused(small, few, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.Trainer.world_size", 2)
+    with pytest.raises(RuntimeError, match="filled by one process, not by 2: fit it with devices=1"):
+        engine(tmp_path).fit(SamLad(**small), datamodule=datamodule(few))
 
 
 def test_options_are_taken_by_themselves_and_in_their_groups(small):

@@ -45,6 +45,12 @@ def learned(features: torch.Tensor, seed: int = 0, patches: int = 1000, fine: bo
     return score
 
 
+def compared_features(score: Anywhere, features: torch.Tensor) -> torch.Tensor:
+    """Features as the score compares them, shape ``(N, h * w, C)``."""
+    points = features.flatten(2).transpose(1, 2)
+    return points @ score.whitening if score.fine else points
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -65,7 +71,7 @@ def test_nearest_patch_is_that_of_any_other_image(fine):
     coarse = torch.rand(4, 3, 4, 5)
     score, query, exclude = learned(coarse, fine=fine), coarse[1:3], torch.tensor([1, 2])
     assert {score.field: torch.half} == score.IMAGES
-    whitened = torch.einsum("cd,ndhw->nchw", score.whitening, coarse)
+    whitened = compared_features(score, coarse).transpose(1, 2).unflatten(2, coarse.shape[2:])
     others = torch.stack([whitened[[0, 2, 3]], whitened[[0, 1, 3]]]).transpose(1, 2).flatten(2)
     queries = whitened[1:3].flatten(2).transpose(1, 2)
     expected = torch.cdist(queries, others.transpose(1, 2)).amin(dim=2).view(2, 4, 5)
@@ -77,7 +83,7 @@ def test_nearest_patch_is_that_of_any_other_image(fine):
 def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others():
     coarse = torch.rand(4, 3, 4, 5)
     score = learned(coarse, patches=12)
-    features = coarse.flatten(2).transpose(1, 2) @ score.whitening
+    features = compared_features(score, coarse)
     for image in score.owners.unique().tolist():
         own = score.owners == image
         others = torch.cat([features[i] for i in range(4) if i != image])
@@ -92,7 +98,7 @@ def test_coreset_is_of_the_images_features_and_depends_on_the_seed():
     coarse = torch.rand(4, 3, 4, 5)
     score = learned(coarse, patches=7)
     assert len(score.patches) == len(score.owners) == 7
-    of_owners = (coarse.flatten(2).transpose(1, 2) @ score.whitening)[score.owners]
+    of_owners = compared_features(score, coarse)[score.owners]
     assert torch.isclose(of_owners, score.patches.unsqueeze(1)).all(dim=2).any(dim=1).all()
     assert torch.equal(learned(coarse, patches=7).patches, score.patches)
     assert not torch.equal(learned(coarse, seed=1, patches=7).patches, score.patches)

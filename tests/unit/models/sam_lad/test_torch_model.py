@@ -299,3 +299,58 @@ def test_outline_has_the_keys_and_shares_of_the_template(model, normals):
     outline, template = model.outline(normals[:2]), model.represent(normals[:2])
     assert set(outline) == {"key", "shares"}
     assert all(torch.equal(outline[name], template[name]) for name in outline)
+
+
+@torch.no_grad()
+def test_map_does_not_depend_on_what_the_image_score_takes_of_it(normals):
+    images = drawn(1, [SQUARES, SQUARES[:3]])
+    highest, spread = (filled(normals, image_score=score, **TELLING)(images) for score in ("max", "std"))
+    torch.testing.assert_close(spread.anomaly_map, highest.anomaly_map)
+    assert not torch.equal(spread.pred_score, highest.pred_score)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_object_less_or_more_is_worse_than_a_normal_image_whatever_the_number_of_normal_ones(normals, number):
+    model = filled(normals, **TELLING)  # objects as they were found in all
+    model.fit((model.represent(part) for part in normals[:number].split(1)), number)
+    more = (*SQUARES, (24, 36, 160))
+    own, less, surplus = model(torch.cat([normals[:1], drawn(1, [SQUARES[:3], more])])).pred_score
+    assert less > own
+    assert surplus > own
+
+
+@torch.no_grad()
+def test_fit_that_breaks_off_leaves_no_bank(normals, monkeypatch):
+    model = filled(normals)
+
+    def interrupted(measured):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model.scores["place"], "calibrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit((model.represent(part) for part in normals.split(4)), len(normals))
+    with pytest.raises(RuntimeError, match="the bank is empty"):
+        model(normals[:1])
+
+
+@torch.no_grad()
+def test_scores_that_notice_nothing_are_all_trusted(normals, monkeypatch):
+    monkeypatch.setattr(torch_model, "CHANGES", {"nothing": lambda image, other, generator: image})
+    model = build_model()
+    fit_encoder(model, normals)
+    templates = (model.represent(part) for part in normals.split(4))
+    model.fit(templates, len(normals), sample=[(image, i) for i, image in enumerate(normals[:4])])
+    assert {float(score.trust) for score in model.scores.values()} == {1.0}
+    assert {float(score.map_trust) for score in model.scores.values()} == {1.0}
+
+
+@torch.no_grad()
+def test_up_sampled_features_are_standardised_by_their_own_statistics(normals):
+    vit = {"backbone": "vit_tiny_patch16_224", "backbone_args": {"depth": 1, "embed_dim": 32, "num_heads": 2}}
+    for weights in ("jbu", "jbu_norm"):
+        model = build_model(**vit, upsample=2, upsampler_weights=weights)
+        fit_encoder(model, normals)
+        fine = model.encoder.maps(normals).fine.transpose(0, 1).flatten(1) * 32**0.5
+        assert fine.mean(dim=1).abs().max() < 0.01
+        assert fine.std(dim=1).median() == pytest.approx(1, abs=0.01)
