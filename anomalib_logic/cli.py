@@ -18,7 +18,11 @@ import traceback
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+from jsonargparse import ArgumentParser
+
+from anomalib_logic._argument_errors import argument_sentence
 
 logger = logging.getLogger("anomalib_logic.cli")  # also where this module is run as a program
 
@@ -55,6 +59,7 @@ def main() -> None:
     """Run Anomalib's command line; exit with 1 and a sentence where the input is at fault."""
     configure_messages()
     warn_of_small_machine()
+    shorten_argument_errors()
     from anomalib.cli.cli import AnomalibCLI
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -95,6 +100,17 @@ def configure_messages() -> None:
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def shorten_argument_errors() -> None:
+    """Let jsonargparse say in a sentence what is wrong with an argument, where that is known."""
+    complete = ArgumentParser.error
+
+    def error(parser: ArgumentParser, message: str, ex: Exception | None = None) -> NoReturn:
+        complete(parser, argument_sentence(message) or message, ex)
+
+    if complete.__module__ != __name__:  # once
+        ArgumentParser.error = error  # type: ignore[method-assign, assignment]
 
 
 def warn_of_small_machine() -> None:

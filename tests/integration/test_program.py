@@ -14,9 +14,11 @@ import torch
 import yaml
 from anomalib.data.utils.path import validate_path
 from anomalib.deploy import CompressionType, ExportType
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 
 from anomalib_logic import cli
+from anomalib_logic._argument_errors import argument_sentence
 from anomalib_logic.models.sam_lad.measurement import nearest_distance
 
 from .conftest import CONFIGS, FAST, small_data
@@ -53,6 +55,7 @@ def arguments(monkeypatch, workspace):
     names = ("", "anomalib_logic", "lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     handlers = list(logging.getLogger().handlers)
+    monkeypatch.setattr(ArgumentParser, "error", ArgumentParser.error)  # undone with all others
     yield run
     logging.getLogger().handlers[:] = handlers
     for name, level in levels.items():
@@ -160,3 +163,42 @@ def test_mistakes_that_libraries_find_are_sentences(raised, said, monkeypatch, a
     with pytest.raises(SystemExit):
         arguments("export")
     assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+MODEL = ["--model=SamLad", "--model.pre_trained=false", "--model.backbone=mobilenetv2_035"]
+DATA = ["--data=Folder", "--data.name=parts", "--data.normal_dir=good"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([*MODEL, "--model.object=cluster", *DATA], "anomalib_logic.SamLad has no option --model.object; did you mean"),
+        ([*MODEL, "--model.scoremissing=false", *DATA], "did you mean --model.score_missing? All are listed by"),
+        (
+            [*MODEL, "--model.zzz=1", *DATA],
+            "has no option --model.zzz. All are listed by --model.help anomalib_logic.SamLad",
+        ),
+        (
+            [*MODEL, "--model.objects=clusters", *DATA],
+            "--model.objects must be one of sam_vit_h, sam_vit_l, sam_vit_b, ",
+        ),
+        (["--model=samlad", *DATA], "--model samlad: there is no such class; did you mean SamLad?"),
+        (["--model=Patchcor", *DATA], "--model Patchcor: there is no such class; did you mean Patchcore, "),
+        ([*MODEL, "--data=mvtecloco"], "--data mvtecloco: there is no such class; did you mean MVTecLoco"),
+        ([*MODEL, "--data=./parts"], "--data ./parts: only predict takes a folder; others take a data module, such as"),
+        ([*MODEL, *DATA[:1], *DATA[2:]], "anomalib.data.Folder needs --data.name"),
+        (["--model=Patchcore", "--model.num_neighbour=3", *DATA], "did you mean --model.num_neighbors"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_misspelt_argument_is_one_sentence(values, said, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        arguments("train", *values)
+    assert stopped.value.code == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    assert said in error
+
+
+def test_other_errors_of_arguments_stay_as_they_are():
+    assert argument_sentence("Unrecognized arguments: --x") is None
+    assert argument_sentence("Parser key \"trainer.max_epochs\": Expected a <class 'int'>. Got value: x") is None
