@@ -173,7 +173,7 @@ DATA = ["--data=Folder", "--data.name=parts", "--data.normal_dir=good"]
     ("values", "said"),
     [
         ([*MODEL, "--model.object=cluster", *DATA], "anomalib_logic.SamLad has no option --model.object; did you mean"),
-        ([*MODEL, "--model.scoremissing=false", *DATA], "did you mean --model.score_missing? All are listed by"),
+        ([*MODEL, "--model.scoremissing=false", *DATA], "did you mean --model.score_missing or --model.scoring?"),
         (
             [*MODEL, "--model.zzz=1", *DATA],
             "has no option --model.zzz. All are listed by --model.help anomalib_logic.SamLad",

@@ -288,7 +288,7 @@ class SamLadModel(nn.Module):
         """Learn how far the scores can be trusted: what they notice of changes, in proportion to the best of them.
 
         For the image score the change counts that a score notices best: one that alone knows one kind of defect counts
-        fully. For the map the mean over the changes counts: a map must show all kinds, and elsewhere be quiet.
+        fully. For the map the mean over the changes counts: a map must show all kinds, and be low elsewhere.
 
         Args:
             sample: See :meth:`fit`.
