@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from anomalib_logic.benchmark.__main__ import main
 
@@ -48,6 +49,20 @@ def benchmark(suite: str, root: Path, output: Path, *arguments: str) -> tuple[in
     return status, [json.loads(path.read_text()) for path in sorted((output / suite).glob("*.json"))]
 
 
+def assert_image_figures_are_those_of_the_scores(result: dict[str, Any], mean_over_kinds: bool = False) -> None:
+    """Compute each kind's AUROC from the scores that the result lists, and the whole from the kinds or all scores."""
+    kinds = {kind: list(scores.values()) for kind, scores in result["scores"].items() if kind != "good"}
+    good = list(result["scores"]["good"].values())
+
+    def auroc(scores: list[float]) -> float:
+        return roc_auc_score([0] * len(good) + [1] * len(scores), good + scores)
+
+    expected = {f"image_auroc_{kind}": auroc(scores) for kind, scores in kinds.items()}
+    whole = np.mean(list(expected.values())) if mean_over_kinds else auroc([s for part in kinds.values() for s in part])
+    found = {name: figure for name, figure in result["figures"].items() if name.startswith("image_auroc")}
+    assert found == pytest.approx({"image_auroc": whole, **expected}, abs=1e-4)
+
+
 @pytest.fixture(scope="module")
 def official(loco, tmp_path_factory) -> Path:
     """The data set in MVTec LOCO's layout under the name of one of its categories."""
@@ -63,7 +78,7 @@ def test_loco_measures_the_protocol_goes_on_and_merges(official, tmp_path, capsy
     kinds = ("", "_logical", "_structural")
     assert {f"{name}{kind}" for name in ("image_auroc", "au_spro") for kind in kinds} <= set(result["figures"])
     assert {"pixel_auroc", "pixel_ap", "pixel_ap_structural"} <= set(result["figures"])
-    assert all(0 <= figure <= 1 for figure in result["figures"].values())
+    assert_image_figures_are_those_of_the_scores(result, mean_over_kinds=True)
     assert {kind: len(scores) for kind, scores in result["scores"].items()} == {
         "good": 3,
         "logical": 2,
@@ -141,6 +156,7 @@ def test_mvtec_ad(tmp_path):
     assert set(result["figures"]) == {
         *("image_auroc", "image_auroc_scratch", "image_auroc_thread", "pixel_auroc", "pixel_ap")
     }
+    assert_image_figures_are_those_of_the_scores(result)
     assert result["images"] == {"train": 8, "val": 2, "test": 7}
 
 
@@ -164,6 +180,7 @@ def test_oct_measures_each_disease_against_normal(tmp_path):
     status, (result,) = benchmark("oct", tmp_path / "data", tmp_path / "out", *ONE)
     assert (status, result.get("error")) == (0, None)
     assert set(result["figures"]) == {"image_auroc", *(f"image_auroc_{name}" for name in ("CNV", "DME", "DRUSEN"))}
+    assert_image_figures_are_those_of_the_scores(result)
     assert result["images"] == {"train": 8, "val": 2, "test": 9}
     assert {kind: len(scores) for kind, scores in result["scores"].items()}["good"] == 3
 
@@ -182,6 +199,7 @@ def test_autovi(tmp_path):
     status, (result,) = benchmark("autovi", tmp_path / "data", tmp_path / "out", *ONE)
     assert (status, result.get("error")) == (0, None)
     assert {"image_auroc_operator", "image_auroc_unclipped", "au_spro", "au_spro_unclipped"} <= set(result["figures"])
+    assert_image_figures_are_those_of_the_scores(result, mean_over_kinds=True)
 
 
 def test_folder_of_own_parts_is_split_by_the_seed(tmp_path):

@@ -83,7 +83,7 @@ def test_sam_lad_says_what_is_missing_and_surplus_in_pixels_of_the_file(squares,
     assert "Missing: " in less["sentence"] or less["label"] == "normal"
     surplus = [found["box"] for found in more["objects"] if found["kind"] == "surplus"]
     assert any(near(box, (72, 48, 100, 76)) for box in surplus)
-    assert "surplus" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<rect class="surplus"' in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def near(box, expected) -> bool:

@@ -17,6 +17,7 @@ from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.transform import get_exportable_transform
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_logic import Glcf, MVTecLoco
@@ -143,12 +144,6 @@ def test_anomalibs_torch_inferencer_gives_the_checkpoints_predictions(loaded, im
         expected = loaded(found.image)
     assert torch.equal(found.pred_score.detach(), expected.pred_score)
     assert torch.equal(found.pred_mask[None], expected.pred_mask)
-
-
-def test_predictions_of_a_torch_file_carry_no_gradients(loaded, image, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    found = TorchInferencer(loaded.to_torch(tmp_path), device="cpu").predict(image)
-    assert found.anomaly_map.numpy().shape == found.pred_mask.numpy().shape
 
 
 class _Wrong(Glcf):
@@ -291,4 +286,10 @@ def test_quantisation_with_accuracy_control_keeps_the_metric(checkpoint, loco, t
     path = Engine(accelerator="cpu").export(
         model, "openvino", tmp_path, compression_type="int8_acq", datamodule=data, metric=metric, max_drop=0.1
     )
-    assert open_exported(path)(np.zeros((1, 3, 64, 96), np.float32))["pred_score"].shape == (1,)
+    exported, labels = open_exported(path), data.test_data.samples.label_index
+    files = list(data.test_data.samples.image_path)
+    with torch.no_grad():
+        expected = [model.eval()(read_image(file, as_tensor=True)[None]).pred_score.item() for file in files]
+    found = [exported.predict(file)["pred_score"].item() for file in files]
+    assert set(labels) == {0, 1}
+    assert roc_auc_score(labels, found) >= roc_auc_score(labels, expected) - 0.1

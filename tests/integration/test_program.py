@@ -99,7 +99,7 @@ def test_error_of_the_program_itself_keeps_its_traceback(monkeypatch, arguments)
         nearest_distance(torch.ones(1, 3, 4), torch.ones(1, 2, 5, 4), torch.ones(1, 2))  # 3 channels against 5
 
     monkeypatch.setattr("anomalib.cli.cli.AnomalibCLI", fail)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"\[1, 4\].*\[1, 6\]"):
         arguments("train")
 
 

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from anomalib.data import AnomalibDataModule
 from anomalib.utils.path import get_datasets_dir
@@ -90,11 +91,23 @@ def test_every_split_draws_from_its_own_pool(tmp_path, monkeypatch):
     assert Counter(drawn) == {"train": 5, "val": 2, "test": 3 + 4 * 2}
 
 
-@pytest.mark.parametrize("mode", ["from_dir", "same_as_test", "from_test", "from_train", "synthetic"])
-def test_every_validation_mode_gives_batches(tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "sizes", "anomalous"),
+    [
+        ("from_dir", (5, 2, 11), {False}),
+        ("same_as_test", (5, 11, 11), {False, True}),
+        ("from_test", (5, 5, 6), {False, True}),
+        ("from_train", (3, 2, 11), {False}),
+        ("synthetic", (3, 2, 11), {False, True}),
+    ],
+)
+def test_every_validation_mode_shares_out_the_images(tmp_path, mode, sizes, anomalous):
     datamodule = make_datamodule(tmp_path, val_split_mode=mode)
     datamodule.setup()
-    assert next(iter(datamodule.val_dataloader())).image.shape[1:] == (3, 48, 48)
+    assert (len(datamodule.train_data), len(datamodule.val_data), len(datamodule.test_data)) == sizes
+    batch = next(iter(datamodule.val_dataloader()))
+    assert batch.image.shape == (sizes[1], 3, 48, 48)
+    assert set(batch.gt_label.bool().tolist()) == anomalous
 
 
 def test_same_seed_gives_the_same_bytes(tmp_path):
@@ -212,10 +225,14 @@ def test_two_that_write_at_once_do_not_disturb_each_other(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "names", [("images-idx3-ubyte", "labels-idx1-ubyte"), ("a-images.idx3-ubyte.gz", "a-labels.idx1-ubyte.gz")]
 )
-def test_idx_files_are_a_source(tmp_path, write_idx, names):
-    datamodule = make_datamodule(tmp_path / "out", source=write_idx(*names))
-    datamodule.setup()
-    assert next(iter(datamodule.train_dataloader())).image.shape == (5, 3, 48, 48)
+def test_grids_are_drawn_from_the_digits_of_idx_files(tmp_path, write_idx, names, monkeypatch):
+    original, pools = digit_anatomy.draw_grid, []
+    monkeypatch.setattr(digit_anatomy, "draw_grid", lambda pool, *others: pools.append(pool) or original(pool, *others))
+    make_datamodule(tmp_path / "out", source=write_idx(*names, per_digit=6, seed=0))
+    written = np.random.default_rng(0).integers(1, 256, size=(10, 6, 9, 7)).astype(np.uint8)  # see write_idx
+    for digit in range(10):
+        drawn = {np.asarray(glyph).tobytes() for pool in pools for glyph in pool[digit]}
+        assert drawn == {glyph.tobytes() for glyph in written[digit]}
 
 
 def test_other_digits_give_another_folder(tmp_path, write_idx):

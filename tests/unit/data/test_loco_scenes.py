@@ -112,8 +112,7 @@ def test_written_folder_is_a_category_of_its_own_right(tmp_path):
     assert len(plain.test_data) == 2 + 5 + 5
 
 
-def test_figures_of_the_loco_protocol_are_computed(tmp_path):
-    """Maps that are the masks get full marks, with the defects' names."""
+def test_maps_that_are_the_masks_get_full_marks_in_the_loco_protocol_of_every_defect(tmp_path):
     datamodule = make_datamodule(tmp_path / "data")
     folder, maps = folder_of(datamodule), tmp_path / "maps" / datamodule.category / "test"
     for image in (folder / "test").glob("*/*.png"):
@@ -124,9 +123,15 @@ def test_figures_of_the_loco_protocol_are_computed(tmp_path):
         tifffile.imwrite(maps / image.parent.name / f"{image.stem}.tiff", heat)
     output = tmp_path / "metrics.json"
     arguments = ["--dataset", tmp_path / "data", "--object", datamodule.category, "--anomaly-maps", tmp_path / "maps"]
-    assert loco.main([str(argument) for argument in [*arguments, "--output", output]]) == 0
+    assert loco.main([str(argument) for argument in [*arguments, "--output", output, "--per-defect"]]) == 0
     metrics = json.loads(output.read_text())
-    assert metrics["classification"]["auc_roc"]["mean"] == 1
+    assert metrics["classification"]["auc_roc"] == dict.fromkeys((*KINDS, "mean"), 1)
+    of_kinds, of_defects = (metrics["localization"][name] for name in ("auc_spro", "auc_spro_per_defect"))
+    scene = SCENES["wire_plug"]
+    assert set(of_kinds) == {*KINDS, "mean"}
+    assert set(of_defects) == {*scene.logical, *scene.structural}
+    for figures in (*of_kinds.values(), *of_defects.values()):
+        assert list(figures.values()) == pytest.approx([1] * 5)
 
 
 def test_more_images_keep_the_first_ones(tmp_path):

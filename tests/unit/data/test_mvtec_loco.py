@@ -19,7 +19,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import DownloadInfo
 from jsonargparse import ArgumentParser
 from PIL import Image
-from torchvision.transforms.v2 import Resize
+from torchvision.transforms.v2 import CenterCrop, Compose, RandomVerticalFlip
 
 from anomalib_logic.data import MVTecLoco, MVTecLocoDataset, anomaly_kinds, mvtec_loco
 
@@ -59,9 +59,19 @@ def test_image_is_read_at_its_original_size_with_values_from_0_to_1(category):
 @pytest.mark.parametrize("index", [0, 5])
 def test_image_and_mask_are_augmented_together(category, index):
     dataset = make_dataset(category)
-    dataset.augmentations = Resize((6, 8))
-    item = dataset[index]
-    assert (item.image.shape, item.gt_mask.shape) == ((3, 6, 8), (6, 8))
+    rows = np.arange(40, dtype=np.uint8)
+    for path in ("good/000.png", "logical_anomalies/001.png"):
+        Image.fromarray(np.broadcast_to(rows[:, None, None], (40, 48, 3)).copy()).save(category / "test" / path)
+    dataset.augmentations = Compose([RandomVerticalFlip(), CenterCrop((40, 8))])
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(10):
+        item = dataset[index]
+        marked = item.image[0, item.gt_mask.any(dim=1), 0] * 255  # the numbers of the masks' rows
+        assert sorted(marked.round().tolist()) == ([3, 9] if index else [])
+        assert (item.image.shape, item.gt_mask.shape) == ((3, 40, 8), (40, 8))
+        seen.add(bool(item.image[0, 0, 0] == 0))
+    assert seen == {True, False}  # it was turned upside down or not
 
 
 def test_item_carries_the_label_of_its_folder(category):
@@ -362,7 +372,7 @@ def test_download_with_a_wrong_hash_is_refused(archive, tmp_path, monkeypatch):
 def test_download_after_a_broken_one_starts_again(archive, tmp_path, monkeypatch):
     serve(monkeypatch, lambda filename: filename.write_bytes(archive.read_bytes()[:100]))
     datamodule = MVTecLoco(root=tmp_path / "new", category="juice_bottle")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="does not match the required hash"):
         datamodule.prepare_data()
     serve(monkeypatch, lambda filename: shutil.copy(archive, filename))
     datamodule.prepare_data()

@@ -117,15 +117,17 @@ def test_report_loads_nothing_from_elsewhere(report):
     assert "url(" not in report.read_text(encoding="utf-8")
 
 
+def pictures_of(name, report):
+    """The pictures on the card of an image."""
+    text = report.read_text(encoding="utf-8")
+    (card,) = (card for card in text[text.index("<ol") :].split("<li") if f">{name}</h2>" in card)
+    found = re.findall(r'src="data:image/webp;base64,([^"]+)', card)
+    return [Image.open(BytesIO(base64.b64decode(data))) for data in found]
+
+
 def test_pictures_of_a_run_are_what_they_should_be(report_with_masks):
-    """Picture, map and ground truth of the second card, which is the missed image's."""
-    text = report_with_masks.read_text(encoding="utf-8")
-    card = text[text.index("<ol") :].split("<li")[2]
-    assert "missed.png" in card
-    images = [
-        Image.open(BytesIO(base64.b64decode(data))) for data in re.findall(r'src="data:image/webp;base64,([^"]+)', card)
-    ]
-    picture, heat, truth = images
+    """Picture, map and ground truth."""
+    picture, heat, truth = pictures_of("missed.png", report_with_masks)
     assert picture.size == heat.size == truth.size == (60, 40)
     assert abs(picture.convert("L").getpixel((20, 15)) - 51) < 8
     assert truth.getchannel("A").getbbox() == pytest.approx((15, 10, 30, 20), abs=1)
@@ -209,6 +211,10 @@ def test_raw_maps_of_a_model_without_post_processor_are_drawn(parts, tmp_path):
 
     engine(tmp_path, HtmlReport(tmp_path / "r.html")).test(Raw(), datamodule=data(parts))
     assert "Without label or threshold: 13." in (tmp_path / "r.html").read_text(encoding="utf-8")
+    _, heat = pictures_of("plain.png", tmp_path / "r.html")
+    (red, _, blue), (other_red, _, other_blue) = (heat.getpixel(place) for place in ((24, 18), (50, 36)))
+    assert red > other_red + 50  # in the bright square, and beside it
+    assert other_blue > blue + 50
 
 
 def test_two_processes_write_one_report(tmp_path):

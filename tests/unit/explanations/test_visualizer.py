@@ -44,14 +44,34 @@ def test_maps_of_the_branches_add_up_to_the_anomaly_map(branch):
     torch.testing.assert_close(sum(maps.values()), model(images).anomaly_map, rtol=1e-4, atol=1e-4)
 
 
+def with_known_branches(*panels):
+    """A model whose local map is high above, and whose global map is high on the left."""
+    visualizer = ExplanationVisualizer(panels or None, field_size=SIZE, text_config={"enable": False})
+    model = Glcf(**SMALL_GLCF, visualizer=visualizer)
+    high = torch.zeros(1, 1, 64, 64)
+    high[:, :, :32] = 1
+    model.model.branch_maps = lambda images: {"local_map": high, "global_map": high.transpose(2, 3)}
+    return model
+
+
+def redder(first, second):
+    """Whether a part of a picture is red where another one is blue: high scores and low ones."""
+    first, second = (part.reshape(-1, 3).mean(axis=0) for part in (first, second))
+    return first[0] > second[0] + 50 and second[2] > first[2] + 50
+
+
 def test_glcf_has_a_panel_for_each_branch_beside_anomalibs(tmp_path):
-    picture = pictures(tmp_path, Glcf(**SMALL_GLCF, visualizer=ExplanationVisualizer(field_size=SIZE)))
+    picture = pictures(tmp_path, with_known_branches())
     assert picture.shape == (48, 5 * 48, 3)  # image, map, mask, local map, global map
+    of_local, of_global = picture[:, 3 * 48 : 4 * 48], picture[:, 4 * 48 :]
+    assert redder(of_local[:20], of_local[-20:])
+    assert redder(of_global[:, :20], of_global[:, -20:])
 
 
 def test_one_panel_can_be_chosen(tmp_path):
-    visualizer = ExplanationVisualizer(["global_map"], field_size=SIZE, text_config={"enable": False})
-    assert pictures(tmp_path, Glcf(**SMALL_GLCF, visualizer=visualizer)).shape == (48, 4 * 48, 3)
+    picture = pictures(tmp_path, with_known_branches("global_map"))
+    assert picture.shape == (48, 4 * 48, 3)
+    assert redder(picture[:, 3 * 48 :][:, :20], picture[:, -20:])
 
 
 def test_other_models_get_anomalibs_picture(tmp_path):

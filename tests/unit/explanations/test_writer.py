@@ -59,7 +59,9 @@ def test_model_without_thresholds_gets_no_label(parts, tmp_path, schema):
     model = Brightness()
     for buffer in model.post_processor.buffers():
         buffer.fill_(float("nan"))
-    for record in predicted(parts / SCRIPT, tmp_path, model).values():
+    records = predicted(parts / SCRIPT, tmp_path, model)
+    assert len(records) == len(ODD) + 1
+    for record in records.values():
         schema.validate(record)
         assert record["label"] is record["threshold"] is record["regions"] is None
         assert record["score"] is not None

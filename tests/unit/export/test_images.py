@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,10 @@ def test_images_come_from_validation_and_test_set_with_their_names(data):
     known = set(data.val_data.samples.image_path) | set(data.test_data.samples.image_path)
     assert len(images) == 4
     assert all(any(path.endswith(image.name) for path in known) for image in images)
-    assert images[0].image.shape == (3, 16, 20)
+    levels = [10 * int(Path(image.name).stem) / 255 for image in images]  # as the fixture writes them
+    for image, level in zip(images, levels, strict=True):
+        torch.testing.assert_close(image.image, torch.full((3, 16, 20), level))
+    assert len(set(levels)) > 1
 
 
 def test_images_are_spread_over_the_whole_set_with_their_labels(data):
@@ -93,7 +98,8 @@ def test_batches_are_filled_with_mirrored_images_where_no_size_has_enough():
     assert len({image.image.numpy().tobytes() for image in batch}) == 3
 
 
-def test_batch_has_one_size():
+@pytest.mark.parametrize("size", [None, (5, 7)], ids=str)
+def test_images_of_a_batch_are_resized_as_the_engine_does_to_one_size_or_the_firsts(size):
     images = [NamedImage("a", torch.rand(3, 16, 20)), NamedImage("b", torch.rand(3, 8, 9))]
-    assert as_batch(images).shape == (2, 3, 16, 20)
-    assert as_batch(images, (5, 7)).shape == (2, 3, 5, 7)
+    expected = torch.stack([resize(image.image, size or [16, 20], antialias=True) for image in images])
+    np.testing.assert_array_equal(as_batch(images, size), expected.numpy())

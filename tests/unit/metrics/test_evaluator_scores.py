@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalib_logic import Glcf, LocoAUROC, LocoEvaluator
 from anomalib_logic.metrics._raw_scores import to_unit_interval
-from anomalib_logic.models.components.defaults import default_evaluator, resolve_evaluator
+from anomalib_logic.models.components.defaults import resolve_evaluator
 
 PIXELS = (6, 5)
 
@@ -117,8 +117,6 @@ def test_evaluator_of_a_users_own_class_stays():
     )
 
 
-def test_plain_evaluator_with_loco_metrics_sees_unprocessed_maps():
-    assert isinstance(resolve_evaluator(Evaluator(test_metrics=[LocoAUROC("logical")])), LocoEvaluator)
+def test_plain_evaluator_without_loco_metrics_stays():
     plain = Evaluator(test_metrics=[F1Score(fields=["pred_label", "gt_label"])])
     assert resolve_evaluator(plain) is plain
-    assert isinstance(default_evaluator(), LocoEvaluator)

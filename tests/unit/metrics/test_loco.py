@@ -70,10 +70,17 @@ def test_classification_is_the_auroc_of_the_maxima_of_the_maps_at_the_images_siz
     assert metrics["mean"] == pytest.approx(sum(expected) / 2)
 
 
-def test_figures_of_each_defect_are_an_option(command):
+def test_figures_of_each_defect_are_an_option(test_set, command):
     metrics = json.loads(command("--per-defect")[1].read_text())["localization"]["auc_spro_per_defect"]
-    assert metrics["unseen"] is None
-    assert {tuple(metrics[name]) for name in ("missing", "scratch")} == {tuple(LIMITS)}
+    assert metrics.pop("unseen") is None
+    assert set(metrics) == {"missing", "scratch"}
+    for defect, figures in metrics.items():
+        assert list(figures) == LIMITS
+        for limit, figure in figures.items():
+            metric = AUsPRO(limit=float(limit), defect=defect)
+            for batch in batches(test_set, 9):
+                metric.update(batch)
+            assert figure == pytest.approx(metric.compute().item(), abs=1e-7)
 
 
 def test_several_objects_give_their_mean(test_set, anomaly_maps, command):
@@ -125,10 +132,14 @@ def test_figures_go_to_the_standard_output_without_an_output_file(test_set, anom
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int16"])
-def test_maps_of_other_numbers_are_read(anomaly_maps, command, dtype):
-    for path in anomaly_maps.rglob("*.tiff"):
+def test_maps_of_other_numbers_have_the_figures_of_the_same_scores_in_single_precision(anomaly_maps, command, dtype):
+    files = list(anomaly_maps.rglob("*.tiff"))
+    for path in files:
+        tifffile.imwrite(path, (10 * tifffile.imread(path)).astype(dtype).astype("float32"))
+    expected = read(command())
+    for path in files:
         tifffile.imwrite(path, tifffile.imread(path).astype(dtype))
-    assert command()[0] == 0
+    assert read(command()) == expected
 
 
 def read(result):
@@ -304,7 +315,15 @@ def test_unknown_object_is_named_with_those_there_are(command, capsys):
     assert "('tray',), got 'box'" in error
 
 
-@pytest.mark.parametrize("arguments", [["--output", "no/such/folder/f.json"], ["--workers", "0"]])
-def test_option_out_of_range_is_refused(command, arguments):
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "no/such/folder/f.json"], "--output must be a file in a folder that exists, got no/such/folder"),
+        (["--workers", "0"], "--workers must be at least 1, got 0"),
+    ],
+)
+def test_option_out_of_range_is_refused_by_name(command, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
         command(*arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

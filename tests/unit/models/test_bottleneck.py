@@ -22,10 +22,18 @@ def aggregation(structure):
     return SemanticAggregation(GRID, width=16, depth=1, heads=2, structure=structure).eval()
 
 
-@pytest.mark.parametrize("structure", get_args(Structure))
-def test_both_representations_have_one_token_a_patch(structure):
-    semantic, patches = aggregation(structure)(torch.randn(2, LENGTH, 16))
-    assert semantic.shape == patches.shape == (2, LENGTH, 16)
+@pytest.mark.parametrize(
+    ("structure", "tokens"),
+    [("ps", "encoder_tokens"), ("pgs", "decoder_tokens"), ("pss", "decoder_tokens"), ("none", None)],
+)
+def test_without_transformers_the_representations_are_the_patches_and_the_learned_tokens(structure, tokens):
+    module = aggregation(structure)
+    module.encoder = module.patch_decoder = module.global_decoder = torch.nn.Identity()
+    x = torch.randn(2, LENGTH, 16)
+    semantic, patches = module(x)
+    torch.testing.assert_close(patches, x + module.position)
+    learned = x if tokens is None else getattr(module, tokens).expand(2, -1, -1)
+    torch.testing.assert_close(semantic, learned + module.position)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +77,9 @@ def test_position_encoding_tells_positions_apart_and_is_not_trained():
     module = aggregation("pss")
     assert len(torch.unique(module.position[0], dim=0)) == LENGTH
     assert "position" not in dict(module.named_parameters())
+    x, turned = torch.randn(1, LENGTH, 16), torch.arange(LENGTH).flip(0)
+    for there, back in zip(module(x), module(x[:, turned]), strict=True):
+        assert not torch.allclose(there, back[:, turned], atol=1e-3)
 
 
 def test_unknown_structure_is_refused_with_the_choices():
@@ -98,10 +109,15 @@ def test_shallow_maps_matter_only_with_multi_scale_embedding(multi_scale):
     assert torch.equal(before, after) is not multi_scale
 
 
-def test_representations_have_the_deepest_maps_shape():
-    bottleneck = SemanticBottleneck([2, 3, 5], GRID, 16, 1, 2, structure="pss", multi_scale=True)
+def test_representations_lie_on_the_deepest_map_row_by_row():
+    bottleneck = SemanticBottleneck([2, 3, 5], GRID, 16, 1, 2, structure="pss", multi_scale=True).eval()
     maps = [torch.randn(2, 2, 8, 12), torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)]
-    assert [z.shape for z in bottleneck(maps)] == [(2, 5, 2, 3)] * 2
+    tokens = bottleneck.aggregation(bottleneck.embedding(maps))
+    projections = (bottleneck.global_projection, bottleneck.patch_projection)
+    for z, sequence, project in zip(bottleneck(maps), tokens, projections, strict=True):
+        assert z.shape == (2, 5, 2, 3)
+        for y, x in ((0, 0), (0, 2), (1, 1)):
+            torch.testing.assert_close(z[:, :, y, x], project(sequence[:, 3 * y + x]))
 
 
 @pytest.mark.parametrize("structure", get_args(Structure))

@@ -3,21 +3,26 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from anomalib_logic.models.components.blocks import DualUpSample
 from anomalib_logic.models.glcf.decoder import PyramidDecoder
 from anomalib_logic.models.glcf.torch_model import GlcfModel
 
 
-def test_dual_up_sample_doubles_the_resolution():
-    assert DualUpSample(6, 4)(torch.randn(2, 6, 3, 5)).shape == (2, 4, 6, 10)
+def test_dual_up_sample_merges_a_sub_pixel_and_a_bilinear_branch_as_sunet_does():
+    """Figure 3 of the paper, with the weights of the module."""
+    up, x = DualUpSample(6, 4), torch.randn(2, 6, 3, 5)
+    weights = dict(up.named_parameters())
 
+    def convolved(x, name):
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
-def test_dual_up_sample_merges_both_branches():
-    up = DualUpSample(6, 4)
-    x = torch.randn(1, 6, 3, 5)
-    expected = up.merge(torch.cat([up.sub_pixel(x), up.bilinear(x)], dim=1))
-    torch.testing.assert_close(up(x), expected)
+    sub_pixel = F.pixel_shuffle(F.prelu(convolved(x, "sub_pixel.0"), weights["sub_pixel.1.weight"]), 2)
+    bilinear = F.prelu(convolved(x, "bilinear.0"), weights["bilinear.1.weight"])
+    bilinear = F.interpolate(bilinear, (6, 10), mode="bilinear", align_corners=False)
+    branches = [convolved(sub_pixel, "sub_pixel.3"), convolved(bilinear, "bilinear.3")]
+    torch.testing.assert_close(up(x), convolved(torch.cat(branches, dim=1), "merge"))
 
 
 @pytest.mark.parametrize(("block", "channels"), [("convolution", [4, 6, 8, 10]), ("swin", [8, 16, 32, 64])])

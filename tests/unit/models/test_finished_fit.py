@@ -4,6 +4,7 @@
 """A finished fit leaves thresholds and limits that were measured with the final weights."""
 
 import logging
+import math
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
+from scipy.stats import t as student
 
 from anomalib_logic import Glcf
 
@@ -88,7 +90,14 @@ def test_without_validation_images_thresholds_come_from_the_training_images(tmp_
     model = Glcf(**small)
     with caplog.at_level(logging.WARNING):
         engine(tmp_path).fit(model, datamodule=data)
-    assert all(torch.isfinite(value) for value in limits(model).values())
+    with torch.no_grad():
+        raw = [model.eval().model(model.pre_processor(item.image[None])) for item in data.train_data]
+    scores, maps = (torch.cat([getattr(one, name) for one in raw]) for name in ("pred_score", "anomaly_map"))
+    # Upper limit of the prediction interval for one more normally distributed score, exceeded by one in 20.
+    reach = student.ppf(0.95, len(scores) - 1) * math.sqrt(1 + 1 / len(scores)) * scores.std()
+    assert limits(model)["_image_threshold"].item() == pytest.approx(max(scores.max(), scores.mean() + reach), rel=1e-3)
+    above = (maps > limits(model)["_pixel_threshold"]).float().mean().item()
+    assert above == pytest.approx(model.post_processor.pixel_false_alarm_rate, rel=0.05)
     assert caplog.text.count("thresholds rest on 0 normal images that Glcf was not fitted on") == 1
 
 

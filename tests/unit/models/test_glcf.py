@@ -218,13 +218,22 @@ def test_mixed_precision_trains_and_keeps_maps_in_single_precision(tmp_path, fol
     predictions = run.predict(model, datamodule=datamodule(folder), ckpt_path=None)
     assert predictions[0].anomaly_map.dtype == torch.float32
     assert torch.isfinite(predictions[0].pred_score).all()
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = model.model.eval()(torch.rand(1, 3, 64, 96)).anomaly_map
+    assert not torch.equal(maps, maps.bfloat16().float())  # as they would be had they been rounded on the way
 
 
-def test_inference_returns_map_and_score_for_each_image(small):
-    result = Glcf(**small, post_processor=False).eval()(torch.rand(2, 3, 80, 80))
+def test_batch_gives_what_its_images_give_alone_at_the_models_size(small):
+    model = Glcf(**small, post_processor=False).eval()
+    images = torch.rand(2, 3, 80, 80)
+    result = model(images)
     assert isinstance(result, InferenceBatch)
     assert result.anomaly_map.shape == (2, 1, 64, 96)
-    assert result.pred_score.shape == (2,)
+    assert result.pred_score[0] != result.pred_score[1]
+    for i in range(2):
+        alone = model.model(model.pre_processor(images[i : i + 1]))
+        torch.testing.assert_close(result.anomaly_map[i : i + 1], alone.anomaly_map, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result.pred_score[i : i + 1], alone.pred_score, rtol=1e-4, atol=1e-4)
 
 
 def test_loaded_checkpoint_gives_equal_scores_without_weights_or_network(tmp_path, folder, small):

@@ -106,11 +106,22 @@ def test_upsampler_equals_the_slow_reference(path, checkpoint, factor, size):
     torch.testing.assert_close(result[0], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 4, 8, 16, 32])
-def test_every_factor_gives_its_size(path, factor):
-    upsampler = load_jbu_upsampler(path, CHANNELS, factor)
-    result = upsampler(torch.randn(1, CHANNELS, 4, 4), torch.randn(1, 3, 56, 56))
-    assert result.shape == (1, CHANNELS, 4 * factor, 4 * factor)
+@pytest.mark.parametrize(
+    ("factor", "stages"),
+    [(1, []), (2, [1]), (4, [1, 2]), (8, [1, 2, 3]), (16, [1, 2, 3, 4]), (32, [1, 2, 3, 4, 4])],
+)
+def test_every_factor_gives_its_size_by_as_many_stages(checkpoint, tmp_path, factor, stages):
+    """Kernels whose sums differ from stage to stage: what a constant map is multiplied by tells the stages."""
+    for stage in range(1, 5):
+        checkpoint[f"upsampler.up{stage}.fixup_proj.3.weight"].zero_()
+        checkpoint[f"upsampler.up{stage}.fixup_proj.3.bias"].fill_(stage / 10)
+    checkpoint["upsampler.fixup_proj.1.weight"].zero_()
+    checkpoint["upsampler.fixup_proj.1.bias"].zero_()
+    torch.save({"state_dict": checkpoint}, tmp_path / "sums.ckpt")
+    upsampler = load_jbu_upsampler(tmp_path / "sums.ckpt", CHANNELS, factor)
+    result = upsampler(torch.full((1, CHANNELS, 4, 4), 2.0), torch.randn(1, 3, 56, 56))
+    expected = 2.0 * math.prod(1 + 49 * 0.1 * stage / 10 for stage in stages)
+    torch.testing.assert_close(result, torch.full((1, CHANNELS, 4 * factor, 4 * factor), expected))
 
 
 def test_variant_with_a_norm_applies_it_first(checkpoint, tmp_path):

@@ -139,7 +139,13 @@ def test_batches_of_one_odd_sizes_and_grey_images_are_taken(tmp_path):
     run = engine(tmp_path)
     run.fit(model, datamodule=data)
     predictions = run.predict(model, data_path=tmp_path / "good", ckpt_path=None)
-    assert all(torch.isfinite(batch.pred_score).all() for batch in predictions)
+    scores = torch.cat([batch.pred_score.flatten() for batch in predictions])
+    assert len(scores.unique()) == 6
+    with torch.no_grad():
+        for i, score in enumerate(scores):
+            colours = np.array(Image.open(tmp_path / "good" / f"{i}.png").convert("RGB"))
+            expected = model.eval()(torch.from_numpy(colours).permute(2, 0, 1)[None] / 255).pred_score
+            torch.testing.assert_close(score, expected[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

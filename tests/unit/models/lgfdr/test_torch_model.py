@@ -52,13 +52,32 @@ def test_global_towers_queries_do_not_copy():
     torch.testing.assert_close(tower(torch.randn(1, 6, 8, 12)), tower(torch.randn(1, 6, 8, 12)))
 
 
-def test_selective_head_weighs_both_reconstructions_of_each_channel():
+def test_global_tower_tells_positions_apart():
+    tower, features = GlobalTower(6, (8, 12), 16, 1, 2).eval(), torch.randn(1, 6, 8, 12)
+    # The same patches in other places.
+    assert not torch.allclose(tower(features), tower(features.roll(2, dims=3)), atol=1e-3)
+
+
+def test_global_tower_lays_its_queries_out_row_by_row_as_patches_of_four():
+    tower = GlobalTower(6, (8, 12), 16, 1, 2).eval()
+    tower.encoder = tower.decoder = torch.nn.Identity()
+    (result,) = tower(torch.randn(1, 6, 8, 12))
+    weight, bias = tower.head[0].weight[:, :, 0, 0], tower.head[0].bias
+    for y, x in ((0, 0), (1, 4), (3, 5)):
+        query = (tower.queries + tower.position)[0, 6 * y + x]
+        patch = (weight @ query + bias).view(6, 2, 2)
+        torch.testing.assert_close(result[:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2], patch)
+
+
+def test_selective_head_weighs_both_reconstructions_by_a_softmax_for_each_channel():
+    """As in selective-kernel networks: two logits a channel, from the pooled sum."""
     head = SelectiveHead(6)
-    first, second = torch.zeros(2, 6, 4, 4), torch.ones(2, 6, 4, 4)
-    fused = head(first, second)
-    assert ((fused > 0) & (fused < 1)).all()
-    torch.testing.assert_close(fused + head(second, first), torch.ones_like(fused))  # the pooled sum is the same
-    assert (fused.amax(dim=(2, 3)) == fused.amin(dim=(2, 3))).all()  # one weight a channel
+    first, second = torch.randn(2, 6, 4, 4), torch.randn(2, 6, 4, 4)
+    hidden, logits = ((layer.weight[:, :, 0, 0], layer.bias) for layer in (head.weights[0], head.weights[2]))
+    pooled = (first + second).mean(dim=(2, 3))
+    values = torch.nn.functional.gelu(pooled @ hidden[0].T + hidden[1]) @ logits[0].T + logits[1]
+    weight = torch.sigmoid(values[:, :6] - values[:, 6:])[..., None, None]
+    torch.testing.assert_close(head(first, second), weight * first + (1 - weight) * second)
 
 
 def test_mean_head_averages_and_a_single_tower_is_taken_as_it_is():

@@ -31,20 +31,35 @@ def test_a_part_of_the_image_changes_and_the_image_itself_does_not(change, image
     assert not torch.equal(changed(change, images, 3), changed(change, images, 4))
 
 
-def test_spot_has_one_colour_in_its_middle(images):
-    image = torch.zeros_like(images[0])
-    result = spot(image, image, torch.Generator().manual_seed(0))
-    assert (result.flatten(1).abs().amax(dim=1) > 0).all()
-    strongest = result.abs().sum(dim=0).argmax()
-    colour = result.flatten(1)[:, strongest]
-    inside = (result.flatten(1) == colour.unsqueeze(1)).all(dim=0)
-    assert inside.sum() >= 1
+def extent(mask):
+    """Top, left, bottom and right of the true values."""
+    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def test_exchanged_window_is_the_same_place_of_the_other_image(images):
-    result = changed(exchange_window, images)
-    same_as_other = (result == images[1]).all(dim=0)
-    assert same_as_other.sum() >= 2
+@pytest.mark.parametrize("seed", range(5))
+def test_spot_has_one_colour_that_is_weaker_towards_its_borders(seed):
+    on_black, on_white = (
+        spot(image, image, torch.Generator().manual_seed(seed))
+        for image in (torch.zeros(3, 100, 200), torch.ones(3, 100, 200))
+    )
+    weight = 1 - (on_white - on_black)  # the same in all channels
+    top, left, bottom, right = extent(weight[0] > 1e-6)
+    assert 3 <= bottom - top <= 10
+    assert 6 <= right - left <= 20
+    assert weight.max().item() == pytest.approx(0.7)
+    spots = (on_black / weight)[:, top:bottom, left:right].flatten(1)
+    torch.testing.assert_close(spots, spots[:, :1].expand_as(spots), rtol=1e-3, atol=1e-4)
+    assert weight[0, top, left] < 0.5 * weight.max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exchanged_window_is_the_same_place_of_the_other_image(images, seed):
+    result = changed(exchange_window, images, seed)
+    top, left, bottom, right = extent((result != images[0]).any(dim=0))
+    assert 0.25 * 80 <= bottom - top == right - left <= 0.5 * 80
+    inside = (slice(None), slice(top + 2, bottom - 2), slice(left + 2, right - 2))  # its border is blended
+    assert torch.equal(result[inside], images[1][inside])
     itself = exchange_window(images[0], images[0], torch.Generator().manual_seed(0))
     torch.testing.assert_close(itself, images[0])
 
@@ -62,4 +77,7 @@ def test_filled_window_hides_a_part(images):
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_small_images_can_be_changed(change, size):
     images = torch.randn(2, 3, *size)
-    assert changed(change, images).shape == (3, *size)
+    result = changed(change, images)
+    assert result.shape == (3, *size)
+    assert torch.isfinite(result).all()
+    assert torch.equal(result, images[0]) == (change is fill_window and size == (1, 1))  # it is its own border

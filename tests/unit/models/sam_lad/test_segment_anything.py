@@ -93,13 +93,21 @@ def test_suppression_is_the_greedy_one():
 
 def test_objects_are_the_best_within_the_areas(model, picture):
     model.iou_threshold, model.stability_threshold = -1e3, 0.0
-    model.areas.copy_(torch.tensor([0.05, 0.6]))
+    masks, ious, _ = (values[0] for values in model.proposals(picture[1], (20, 32)))
+    order = ious.argsort(descending=True)
+    distinct = order[greedy(masks[order], ious[order] > 0, model.duplicate_threshold)]
+    areas = masks[distinct].mean(dim=(1, 2))
+    ordered = areas.sort().values
+    model.areas.copy_(torch.stack([ordered[:2].mean(), ordered[-2:].mean()]))  # without the smallest and the largest
+    expected = distinct[(areas > ordered[0]) & (areas < ordered[-1])]
+    assert 0 < len(expected) <= len(distinct) - 2
     result = model(picture[1], torch.zeros(1, 3, 20, 32))
-    areas = result.masks.mean(dim=(2, 3))
-    assert result.masks.shape == (1, 5, 20, 32)
-    assert ((areas[result.valid] >= 0.05) & (areas[result.valid] <= 0.6)).all()
-    assert result.masks[~result.valid].sum() == 0
-    assert (result.scores[0].diff() <= 0).all()
+    number = min(5, len(expected))
+    assert result.found.tolist() == [len(expected)]
+    assert result.valid[0].tolist() == [True] * number + [False] * (5 - number)
+    torch.testing.assert_close(result.scores[0, :number], ious[expected[:5]])
+    assert torch.equal(result.masks[0, :number], masks[expected[:5]])
+    assert result.masks[0, number:].sum() == 0
 
 
 def test_checkpoint_of_the_packages_layout_is_loaded_at_another_size(model, tmp_path):
