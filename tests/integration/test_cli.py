@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -58,6 +59,7 @@ def test_written_maps_give_the_printed_figures_with_the_command(loco, trained, c
         printed = re.search(rf"pixel_AUsPRO_5_{kind}\W+([\d.]+)", (trained / "train.txt").read_text())
         computed = metrics[kind if kind == "mean" else f"{kind}_anomalies"]["0.05"]
         assert computed == pytest.approx(float(printed.group(1)), abs=1e-5)
+        assert 0.1 < computed < 1
 
 
 def test_evaluator_and_its_limits_are_options(loco, checkpoint, workspace):
@@ -124,8 +126,11 @@ def test_predict_writes_a_picture_for_each_image(loco, checkpoint, workspace):
 
 def test_test_with_a_checkpoint_repeats_the_figures_of_training(loco, trained, checkpoint, workspace):
     cli = AnomalibCLI(["test", *MODEL, *data(loco), f"--ckpt_path={checkpoint}", *FAST])
-    printed = re.search(r"image_AUROC\W+([\d.]+)", (trained / "train.txt").read_text())
-    assert cli.engine.trainer.callback_metrics["image_AUROC"].item() == pytest.approx(float(printed.group(1)), abs=1e-6)
+    for name in ("image_AUROC", "pixel_AUROC", "pixel_AUsPRO_5_mean"):
+        printed = re.search(rf"{name}\W+([\d.]+)", (trained / "train.txt").read_text())
+        figure = cli.engine.trainer.callback_metrics[name].item()
+        assert figure == pytest.approx(float(printed.group(1)), abs=1e-6)
+        assert figure > 0.1
 
 
 def test_validate_with_a_checkpoint_keeps_its_statistics(loco, checkpoint, workspace):
@@ -210,7 +215,18 @@ def test_benchmark_takes_our_model_and_data_in_its_configuration(loco, tmp_path)
     assert "image_AUROC" in metrics
 
 
-def test_pictures_show_image_mask_and_map(trained):
-    (picture, *_) = sorted(trained.glob("results/**/images/logical_anomalies/*.png"))
-    with Image.open(picture) as image:
-        assert image.width > 3 * image.height
+def test_pictures_show_image_mask_and_map(trained, loco):
+    (file, *_) = sorted(trained.glob("results/**/images/logical_anomalies/*.png"))
+    picture = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    assert picture.shape == (256, 4 * 256, 3)  # the last shows the predicted mask
+    image, mask, heat = (picture[60:, 256 * i : 256 * (i + 1)] for i in range(3))  # below the titles
+    with Image.open(loco / f"squares/test/logical_anomalies/{file.name}") as original:
+        expected = np.asarray(original.resize((256, 256), Image.Resampling.BILINEAR)).astype(int)[60:]
+    assert np.abs(image - expected).mean() < 5
+    rows, columns = np.nonzero(mask.mean(axis=2) > 128)
+    bounds = (rows.min() + 60, rows.max() + 61, columns.min(), columns.max() + 1)
+    assert bounds == pytest.approx((80, 160, 80, 160), abs=2)  # rows 20 to 39 of 64, columns 30 to 59 of 96
+    blue = heat[..., 2] - heat[..., 0]  # of low scores
+    inside = np.zeros(blue.shape, bool)
+    inside[20:100, 80:160] = True
+    assert blue[inside].mean() < blue[~inside].mean() - 50

@@ -291,5 +291,5 @@ def test_quantisation_with_accuracy_control_keeps_the_metric(checkpoint, loco, t
     with torch.no_grad():
         expected = [model.eval()(read_image(file, as_tensor=True)[None]).pred_score.item() for file in files]
     found = [exported.predict(file)["pred_score"].item() for file in files]
-    assert set(labels) == {0, 1}
+    assert roc_auc_score(labels, expected) > 0.9
     assert roc_auc_score(labels, found) >= roc_auc_score(labels, expected) - 0.1

@@ -63,4 +63,5 @@ def test_two_processes_print_the_loco_figures_of_one(loco, checkpoint, tmp_path)
         names = re.findall(r"((?:image_AUROC|pixel_AUsPRO_5)_(?:logical|structural|mean))\W+([\d.]+)", output)
         printed.append({name: float(value) for name, value in names})
     assert len(printed[0]) == 6
+    assert all(figure > 0.1 for figure in printed[0].values())
     assert printed[1] == pytest.approx(printed[0], abs=1e-6)
