@@ -268,7 +268,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         size = 4 * sum(encoder.backbone.channels) * encoder.grid[0] * encoder.grid[1]
         most = min(SAMPLE, -(-SAMPLE_BYTES // size))
         for number, image in enumerate(self._normal_images("measuring features"), start=1):
-            digest = hashlib.sha256(image.cpu().numpy().tobytes()).digest()
+            digest = hashlib.sha256(image.float().cpu().numpy().tobytes()).digest()
             if digest in seen:
                 continue
             seen.add(digest)

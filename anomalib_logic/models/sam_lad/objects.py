@@ -178,8 +178,8 @@ class ClusterSegments(nn.Module):
         masks, areas = self._regions(features)
         accepted = (areas >= self.areas[0]) & (areas <= self.areas[1]) & (areas > 0)
         # Accepted regions first, in their order, which is largest first.
-        slots = torch.arange(areas.shape[1], 0, -1, device=areas.device)
-        order = (accepted * slots).topk(self.slots, dim=1).indices
+        last_first = torch.arange(areas.shape[1], 0, -1, device=areas.device)
+        order = (accepted * last_first).topk(self.slots, dim=1).indices
         scores = (areas * accepted).gather(1, order)
         masks = masks.gather(1, order[..., None, None].expand(-1, -1, *masks.shape[2:]))
         valid = scores > 0
