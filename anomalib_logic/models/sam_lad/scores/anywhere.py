@@ -36,7 +36,7 @@ class Anywhere(Score):
     def __init__(self, side: int, fine: bool, patches: int) -> None:
         super().__init__(side)
         self.fine = fine
-        self.finding = "a detail that normal images lack" if fine else "a spot that normal images lack"
+        self.finding = f"a {'detail' if fine else 'spot'} unlike any in normal images"
         self.field = "scene" if fine else "coarse"
         self.IMAGES = {self.field: torch.half}  # type: ignore[misc]
         self.most = patches
