@@ -20,10 +20,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from jsonargparse import ArgumentParser
-
-from anomalib_logic._argument_errors import argument_sentence
-
 logger = logging.getLogger("anomalib_logic.cli")  # also where this module is run as a program
 
 TRACEBACK = "ANOMALIB_LOGIC_TRACEBACK"
@@ -52,6 +48,7 @@ NOT_FROM_US = ("Expected a ", "Import path ", "Not of type ", "Not a valid subcl
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's on Linux, on Windows and on GPUs
 NO_FILE = ("PytorchStreamReader failed", "Weights only load failed", "Ran out of input", "invalid load key")  # torch's
 NO_MEMBER = re.compile(r"'(.*)' is not a valid (\w+)")  # of an enumeration
+NOT_ASCII = re.compile(r"Path contains non-printable characters: (.*)")  # Anomalib's, of letters outside ASCII
 INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError, EOFError, pickle.UnpicklingError)
 
 
@@ -104,6 +101,10 @@ def configure_messages() -> None:
 
 def shorten_argument_errors() -> None:
     """Let jsonargparse say in a sentence what is wrong with an argument, where that is known."""
+    from jsonargparse import ArgumentParser
+
+    from anomalib_logic._argument_errors import argument_sentence
+
     complete = ArgumentParser.error
 
     def error(parser: ArgumentParser, message: str, ex: Exception | None = None) -> NoReturn:
@@ -182,7 +183,7 @@ def sentence(error: BaseException) -> str:
     unknown = unknown_member(error)
     if unknown is not None:
         return unknown
-    path = re.match(r"Path contains non-printable characters: (.*)", str(error))  # Anomalib's, of letters outside ASCII
+    path = NOT_ASCII.match(str(error))
     if path is not None:
         return f"{path[1]} has letters outside ASCII, which Anomalib does not take: rename the folder or file"
     if "_dataloader` must be implemented" in str(error):  # Lightning's
@@ -192,12 +193,14 @@ def sentence(error: BaseException) -> str:
 
 def unknown_member(error: BaseException) -> str | None:
     """Say which values there are where Anomalib makes a member of an enumeration of a word that is none."""
+    found = NO_MEMBER.fullmatch(str(error))
+    if found is None:
+        return None
     from anomalib.data.utils import TestSplitMode, ValSplitMode
     from anomalib.deploy import CompressionType, ExportType
 
-    found = NO_MEMBER.fullmatch(str(error))
     kinds = {kind.__name__: kind for kind in (ExportType, CompressionType, TestSplitMode, ValSplitMode)}
-    if found is None or found[2] not in kinds:
+    if found[2] not in kinds:
         return None
     option = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", found[2]).lower()
     return f"the {option} must be one of {', '.join(member.value for member in kinds[found[2]])}, got '{found[1]}'"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .jobs import DONE, Result
-from .report import FIGURES, by_setting, complete_seeds, label, of, setting_of, shown_kinds, unique
+from .report import FIGURES, by_setting, complete_seeds, label, means_of_seeds, of, setting_of, shown_kinds, unique
 
 if TYPE_CHECKING:
     from anomalib.loggers.base import ImageLoggerBase
@@ -139,9 +139,7 @@ def bars_of(done: Sequence[Result], name: str) -> tuple[list[str], list[float], 
     """Labels, means and distances to the lowest and highest seed of the rows that have a figure."""
     rows, means, errors = [], [], []
     for setting, every in by_setting(done):
-        own = [result for result in every if name in result["figures"]]
-        complete = [of(own, seed=seed) for seed in complete_seeds(done, every)]
-        values = [statistics.fmean(r["figures"][name] for r in results) for results in complete if results]
+        values = means_of_seeds(every, complete_seeds(done, every), name)
         if values:
             rows.append(label(setting))
             means.append(statistics.fmean(values))

@@ -265,10 +265,15 @@ def complete_seeds(done: Sequence[Result], own: Sequence[Result]) -> list[int]:
     return [seed for seed in seeds if {r["job"]["category"] for r in of(own, seed=seed)} == categories]
 
 
+def means_of_seeds(own: Sequence[Result], seeds: Sequence[int], name: str) -> list[float]:
+    """Mean over the categories that have a figure, of each seed for which there is one."""
+    having = [result for result in own if name in result["figures"]]
+    return [statistics.fmean(r["figures"][name] for r in results) for s in seeds if (results := of(having, seed=s))]
+
+
 def over_seeds(own: Sequence[Result], seeds: Sequence[int], name: str) -> str:
     """Mean over categories and seeds, with the standard deviation over seeds; empty where no result has the figure."""
-    having = [result for result in own if name in result["figures"]]
-    means = [statistics.fmean(r["figures"][name] for r in results) for s in seeds if (results := of(having, seed=s))]
+    means = means_of_seeds(own, seeds, name)
     if not means:
         return ""
     text = number(statistics.fmean(means))

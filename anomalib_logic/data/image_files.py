@@ -134,7 +134,8 @@ def check_image_files(paths: Sequence[str | Path], sample: int = 50) -> None:
                 _check_pixels(path, image)
     for path in paths:
         if not _has_end(path):
-            _decode(path)
+            with open_image(path) as image:
+                load_pixels(path, image)
 
 
 def _has_end(path: str | Path) -> bool:
@@ -145,14 +146,6 @@ def _has_end(path: str | Path) -> bool:
     with Path(path).open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - END_BYTES))
         return mark in file.read()
-
-
-def _decode(path: str | Path) -> None:
-    with open_image(path) as image:
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise unreadable_image(path, error) from error
 
 
 def unreadable_image(path: str | Path, error: Exception) -> ValueError:

@@ -6,6 +6,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from itertools import compress, product
+from pathlib import Path
 from typing import Any
 
 from anomalib.metrics import AnomalibMetric, Evaluator
@@ -265,7 +266,8 @@ def _allowed(paths: Sequence[str], limits: Sequence[float], per_defect: bool) ->
     Of images in another layout, none of which lies in a folder of anomalies of this one, nothing is said.
     """
     metrics: list[LocoMetric] = []
-    if not any(_is_anomaly_of_the_layout(path) for path in paths):
+    of_each_folder = {Path(path).parent: path for path in paths}.values()
+    if not any(map(_is_anomaly_of_the_layout, of_each_folder)):
         return metrics
     candidates = []
     for arguments in ((paths, per_defect), (paths, False), (None, False)):

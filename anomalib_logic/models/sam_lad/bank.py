@@ -3,7 +3,8 @@
 
 """The template features bank: everything about the normal images, computed once (paper section 3.2 and 3.3)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from anomalib.models.components import DynamicBufferMixin
@@ -96,6 +97,15 @@ class Bank(DynamicBufferMixin):
         """Forget all images."""
         for name, buffer in list(self.named_buffers()):
             setattr(self, name, buffer.new_empty(0))
+
+    @contextmanager
+    def cleared_on_failure(self) -> Iterator[None]:
+        """Forget all images if what follows is interrupted."""
+        try:
+            yield
+        except BaseException:
+            self.clear()
+            raise
 
     @torch.no_grad()
     def fill(self, templates: Iterable[Template], number: int, seed: int = 0) -> None:

@@ -6,7 +6,7 @@
 import hashlib
 import logging
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -244,14 +244,16 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             kept, left_out = self._choose(different)
             places = {image: place for place, image in enumerate(kept)}
             changed = [(image, places.get(i)) for i, image in sample[:: -(-len(sample) // CHANGED)]]
-            self.model.fit(self._templates(kept), len(kept), left_out, changed, self.seed)
+            templates = map(self.model.represent, self._normal_images("filling the bank", kept))
+            self.model.fit(templates, len(kept), left_out, changed, self.seed)
         bank = self.model.bank
         logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
 
-    def _normal_images(self, what: str) -> Iterator[torch.Tensor]:
-        """Go over the normal training images one by one."""
-        for batch in normal_batches(self, what=what):
-            yield from batch.image.split(CHUNK)
+    def _normal_images(self, what: str, chosen: Iterable[int] | None = None) -> Iterator[torch.Tensor]:
+        """Go over the normal training images one by one, or over those of the chosen indices."""
+        images = (image for batch in normal_batches(self, what=what) for image in batch.image.split(CHUNK))
+        wanted = None if chosen is None else set(chosen)
+        return (image for i, image in enumerate(images) if wanted is None or i in wanted)
 
     def _fit_encoder(self) -> tuple[list[int], list[tuple[int, torch.Tensor]]]:
         """Learn how features vary over the normal images, and cluster the features of some of them, drawn at random.
@@ -263,32 +265,32 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         """
         encoder, generator = self.model.encoder, torch.Generator().manual_seed(self.seed)
         drawn: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
-        different, seen, number = [], set(), 0
+        indices: dict[bytes, int] = {}  # of the first of equal images
+        number = 0
         encoder.standardization.reset()
         size = 4 * sum(encoder.backbone.channels) * encoder.grid[0] * encoder.grid[1]
         most = min(SAMPLE, -(-SAMPLE_BYTES // size))
         for number, image in enumerate(self._normal_images("measuring features"), start=1):
             digest = hashlib.sha256(image.float().cpu().numpy().tobytes()).digest()
-            if digest in seen:
+            if digest in indices:
                 continue
-            seen.add(digest)
-            different.append(number - 1)
+            indices[digest] = number - 1
             maps = encoder.features(image)
             encoder.standardization.update(maps)
             place = len(drawn)
             if place == most:  # every image so far has the same chance to be among those that are drawn
-                place = int(torch.randint(len(different), (), generator=generator))
+                place = int(torch.randint(len(indices), (), generator=generator))
             drawn[place : place + 1] = [(number - 1, image, maps)] if place < most else []
-        if not different:
+        if not indices:
             msg = "the bank is empty: there was no normal training image; give the data module some"
             raise ValueError(msg)
-        if len(different) < number:
-            copies = number - len(different)
+        copies = number - len(indices)
+        if copies:
             logger.warning("%d of %d normal images are exact copies of others and are left out", copies, number)
         drawn.sort(key=operator.itemgetter(0))
         maps = [torch.cat(scale) for scale in zip(*(maps for _, _, maps in drawn), strict=True)]
         self.model.fit_encoder(torch.cat([image for _, image, _ in drawn]), maps, self.seed)
-        return different, [(i, image[0]) for i, image, _ in drawn]
+        return list(indices.values()), [(i, image[0]) for i, image, _ in drawn]
 
     def _choose(self, different: list[int]) -> tuple[list[int], Template | None]:
         """Choose which normal images the bank keeps, before it keeps any.
@@ -302,20 +304,11 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         share, number = self.model.options.coreset, len(different)
         if share == 1.0 or number == 1:
             return different, None
-        wanted = set(different)
-        images = enumerate(self._normal_images("choosing the coreset"))
-        outlines = [self.model.outline(image) for i, image in images if i in wanted]
+        outlines = [self.model.outline(image) for image in self._normal_images("choosing the coreset", different)]
         everything = {name: torch.cat([outline[name] for outline in outlines]) for name in outlines[0]}
         kept = greedy_k_center(everything["key"], max(1, int(share * number))).sort().values.tolist()
         left = sorted(set(range(number)) - set(kept))
         return [different[i] for i in kept], {n: values[left] for n, values in everything.items()} if left else None
-
-    def _templates(self, kept: list[int]) -> Iterator[Template]:
-        """Templates of the images that the bank keeps."""
-        wanted = set(kept)
-        for i, image in enumerate(self._normal_images("filling the bank")):
-            if i in wanted:
-                yield self.model.represent(image)
 
     def infer_part(self, images: torch.Tensor) -> InferenceBatch:
         """Predict images, and say once what they lack."""

@@ -186,13 +186,13 @@ class SamLadModel(nn.Module):
             compared = self.compare(self.represent(images))
             objects = self.scores["objects" if "objects" in self.scores else "positions"]
             distances = objects.distances(compared) / objects.unit
-            measured = self.measure(compared)
+            deviations = self.deviations(self.measure(compared))
             names = [(name, score.finding) for name, score in self.scores.items()]
             reasons = [
                 [Reason(name, value, finding) for (name, finding), value in zip(names, values, strict=True)]
-                for values in self.deviations(measured).tolist()
+                for values in deviations.tolist()
             ]
-            return explain(compared, distances, self.predict(measured).pred_score, reasons)
+            return explain(compared, distances, soft_maximum(deviations), reasons)
 
     @torch.no_grad()
     def fit_encoder(self, images: torch.Tensor, features: list[torch.Tensor], seed: int = 0) -> None:
@@ -239,36 +239,23 @@ class SamLadModel(nn.Module):
                 Scores are trusted as far as they notice changes in them; without any, all scores count fully.
             seed: Seed of all random choices.
         """
-        try:
-            self._fit(templates, number, left_out, sample, seed)
-        except BaseException:
-            self.bank.clear()  # what is not calibrated must not be used
-            raise
-
-    def _fit(
-        self,
-        templates: Iterable[Template],
-        number: int,
-        left_out: Template | None,
-        sample: Sequence[tuple[torch.Tensor, int | None]],
-        seed: int,
-    ) -> None:
-        self.matching.reset()
-        for score in self.scores.values():
-            score.reset()
-        self.forget_comparisons()
-        self.bank.fill(templates, number, seed)
-        for score in self.scores.values():
-            score.learn(self.bank, left_out, seed)
-        if number < self.options.k:
-            k = self.options.k
-            logger.warning("the bank has %d images, fewer than k=%d: all of them are references", number, k)
-        if number < 2:
-            logger.warning("one normal image is not enough to calibrate: scores stay in units of distances")
-            return
-        self._calibrate_matching()
-        self._calibrate_scores()
-        self._calibrate_trust(sample, seed)
+        with self.bank.cleared_on_failure():  # what is not calibrated must not be used
+            self.matching.reset()
+            for score in self.scores.values():
+                score.reset()
+            self.forget_comparisons()
+            self.bank.fill(templates, number, seed)
+            for score in self.scores.values():
+                score.learn(self.bank, left_out, seed)
+            if number < self.options.k:
+                k = self.options.k
+                logger.warning("the bank has %d images, fewer than k=%d: all of them are references", number, k)
+            if number < 2:
+                logger.warning("one normal image is not enough to calibrate: scores stay in units of distances")
+                return
+            self._calibrate_matching()
+            self._calibrate_scores()
+            self._calibrate_trust(sample, seed)
 
     def _calibrate_matching(self) -> None:
         everything = torch.arange(len(self.bank), device=self.bank.key.device)

@@ -25,7 +25,6 @@ class Scene(Score):
         measure: Distance of features to those of references, as :func:`.measurement.nearest_distance`.
     """
 
-    finding = "the look of the image"
     IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"scene": torch.half}
 
     def __init__(self, side: int, masked: bool = False, measure: Measure = nearest_distance) -> None:
