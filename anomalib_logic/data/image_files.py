@@ -19,6 +19,8 @@ either read exactly so, or refused:
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,8 @@ _MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "LA", "PA", "RGB
 _WIDE_CHANNELS = re.compile(r"[A-Za-z]+;16[BLN]")  # Pillow's names of 16-bit samples that it reads as 8 bits
 END_MARKS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}  # of files by their suffix
 END_BYTES = 64  # at the end of a file, among which its mark must be
+LENGTHS = {".bmp": (2, 0), ".webp": (4, 8)}  # where a file has its length, 4 bytes, and what that does not count
+PARTS = ((273, 279), (324, 325))  # TIFF's tags of the places and lengths of strips, and of tiles
 _READERS = "Anomalib's data sets and inferencers"
 
 
@@ -112,8 +116,8 @@ def check_image_files(paths: Sequence[str | Path], sample: int = 50) -> None:
     """Refuse files that Anomalib would misread, before a data set that reads them itself is used.
 
     Headers are read of the first, the last and evenly spread files between. Images with an alpha channel must be
-    decoded to tell, so that only some ten of the sample are. Of all PNG and JPEG files the last bytes are read: where
-    the mark of the end is missing, the file is decoded.
+    decoded to tell, so that only some ten of the sample are. Of all files it is read how long they must be: those that
+    are shorter, or lack the mark of their end, are decoded.
 
     Args:
         paths: Image files.
@@ -133,19 +137,38 @@ def check_image_files(paths: Sequence[str | Path], sample: int = 50) -> None:
             if image.has_transparency_data and i % decoded == 0:
                 _check_pixels(path, image)
     for path in paths:
-        if not _has_end(path):
+        if not _is_whole(path):
             with open_image(path) as image:
                 load_pixels(path, image)
 
 
-def _has_end(path: str | Path) -> bool:
-    """Whether a PNG or JPEG file has the mark of its end; of others that is not known, and true."""
-    mark = END_MARKS.get(Path(path).suffix.lower())
-    if mark is None:
-        return True
+def _is_whole(path: str | Path) -> bool:
+    """Whether a file has its end, as far as that can be told without decoding it."""
+    suffix = Path(path).suffix.lower()
     with Path(path).open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - END_BYTES))
-        return mark in file.read()
+        length = file.seek(0, 2)
+        if suffix in END_MARKS:
+            file.seek(max(0, length - END_BYTES))
+            return END_MARKS[suffix] in file.read()
+        if suffix in LENGTHS:
+            place, uncounted = LENGTHS[suffix]
+            file.seek(place)
+            return int.from_bytes(file.read(4), "little") + uncounted <= length
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always")  # Pillow warns of tags of TIFF files that are not there, and drops them
+        with open_image(path) as image:
+            return _length(image) <= length and not doubts
+
+
+def _length(image: Image.Image) -> int:
+    """Least number of bytes that an open TIFF, PPM or PGM file can have; beyond all if its header does not tell."""
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        parts = [zip(tags[places], tags[lengths], strict=False) for places, lengths in PARTS if places in tags]
+        return max((place + length for part in parts for place, length in part), default=sys.maxsize)
+    tile = image.tile[0]  # type: ignore[attr-defined]
+    bytes_of_pixel = len(image.getbands()) if tile[0] == "raw" and image.mode != "1" else 0
+    return int(tile[2]) + image.width * image.height * bytes_of_pixel
 
 
 def unreadable_image(path: str | Path, error: Exception) -> ValueError:

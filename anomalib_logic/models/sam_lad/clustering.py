@@ -13,6 +13,7 @@ from .median import lower_median
 
 SAMPLE = 40_000  # positions that are clustered, at most
 REGIONS = 2  # along one side of the image
+CELLS = 8  # as well: finer regions, of which windows are made
 
 
 def deviation_from_median(features: torch.Tensor) -> torch.Tensor:
@@ -79,7 +80,7 @@ def nearest_centroid(features: torch.Tensor, centroids: torch.Tensor) -> torch.T
 
 
 def assign(
-    features: torch.Tensor, centroids: torch.Tensor, temperatures: torch.Tensor
+    features: torch.Tensor, centroids: torch.Tensor, temperatures: torch.Tensor, side: int = REGIONS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Assign each position to the centroids of several clusterings: to the nearest one, and softly to all.
 
@@ -88,13 +89,14 @@ def assign(
         centroids: Shape ``(B, M, C)``.
         temperatures: Squared distance by which a centroid has to be farther for its share to fall to ``1 / e``, shape
             ``(B,)``.
+        side: Number of regions along a side of the image, R of them in all, see :func:`regions_of`.
 
     Returns:
-        Index of the nearest, shape ``(N, B, H, W)``, and the share of the image that is each centroid's, by region (see
-        :func:`regions_of`), shape ``(N, R, B, M)``: all of a clustering sum up to 1.
+        Index of the nearest, shape ``(N, B, H, W)``, and the share of the image that is each centroid's, by region,
+        shape ``(N, R, B, M)``: all of a clustering sum up to 1.
     """
-    regions = regions_of(features.shape[2:], features.device)
-    members = torch.stack([regions.flatten() == i for i in range(REGIONS**2)]).to(features.dtype)
+    regions = regions_of(features.shape[2:], features.device, side)
+    members = torch.stack([regions.flatten() == i for i in range(side**2)]).to(features.dtype)
     nearest, shares = [], []
     parts = compare_in_parts(features.flatten(2), centroids.flatten(0, 1).T)
     for part, inside in zip(parts, members.split(PART, dim=1), strict=True):
@@ -105,14 +107,15 @@ def assign(
     return words, torch.stack(shares).sum(dim=0).unflatten(2, centroids.shape[:2]) / regions.numel()
 
 
-def regions_of(size: Sequence[int], device: torch.device | None = None) -> torch.Tensor:
-    """Index of the region of each position: the image is cut into ``REGIONS`` by ``REGIONS``, shape ``(H, W)``.
+def regions_of(size: Sequence[int], device: torch.device | None = None, side: int = REGIONS) -> torch.Tensor:
+    """Index of the region of each position, shape ``(H, W)``.
 
     Args:
         size: H and W.
         device: Of the result.
+        side: The image is cut into so many rows and as many columns of regions.
     """
     height, width = size
-    rows = torch.arange(height, device=device) * REGIONS // height
-    columns = torch.arange(width, device=device) * REGIONS // width
-    return rows.unsqueeze(1) * REGIONS + columns
+    rows = torch.arange(height, device=device) * side // height
+    columns = torch.arange(width, device=device) * side // width
+    return rows.unsqueeze(1) * side + columns

@@ -59,15 +59,17 @@ class Explanation(NamedTuple):
     reference: int
     pictures: torch.Tensor
 
-    def draw(self, size: int = 384) -> Image.Image:
+    def draw(self, size: int | tuple[int, int] = 384) -> Image.Image:
         """Draw image and reference side by side.
 
         Matched objects have one colour on both sides, objects without a partner are red on the left, and missing
         objects are outlined in red on both sides, where they should be.
 
         Args:
-            size: Height of the picture in pixels.
+            size: Height and width of the image in pixels. One number makes a square of it, as the model sees it; the
+                reference has the same size.
         """
+        size = (size, size) if isinstance(size, int) else size
         left, right = (_canvas(picture, size) for picture in self.pictures)
         masks, reference_masks = _resize(self.masks, size), _resize(self.reference_masks, size)
         for i, mask in enumerate(masks):
@@ -119,14 +121,14 @@ def explain(
     return explanations
 
 
-def _canvas(picture: torch.Tensor, size: int) -> np.ndarray:
+def _canvas(picture: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-    return np.asarray(image.resize((size, size))).astype(float)
+    return np.asarray(image.resize(size[::-1])).astype(float)
 
 
-def _resize(masks: torch.Tensor, size: int) -> np.ndarray:
+def _resize(masks: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     # Objects are the batch: interpolation refuses maps of no channels, but not batches of no maps.
-    return (F.interpolate(masks[:, None].float(), (size, size), mode="bilinear")[:, 0] > 0.5).numpy()
+    return (F.interpolate(masks[:, None].float(), size, mode="bilinear")[:, 0] > 0.5).numpy()
 
 
 def _colour(index: int) -> tuple[int, ...]:

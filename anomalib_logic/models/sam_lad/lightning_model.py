@@ -190,9 +190,9 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             self.trainer.fit_loop.epoch_progress.reset()
 
     def on_train_end(self) -> None:
-        """Forget the comparisons that the thresholds did not take."""
+        """Free what only the fit and its thresholds need."""
         super().on_train_end()
-        self.model.forget_comparisons()
+        self.model.free_fit_data()
 
     def on_validation_start(self) -> None:
         """Fill the bank before the first validation of a fit; any other one needs a bank."""

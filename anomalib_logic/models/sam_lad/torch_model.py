@@ -89,6 +89,7 @@ class SamLadModel(nn.Module):
             objects |= score.OBJECTS
         self.bank = Bank(images, objects, bank.half_precision_bank)
         self.blur = SeparableBlur(scoring.sigma)
+        self._prepared: Template = {}  # what scores learn from, from `fit_encoder` to a fit
         self._held_out: Sequence[Measurements] = ()  # normal images, from a fit to its thresholds
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
@@ -207,8 +208,9 @@ class SamLadModel(nn.Module):
         parts = zip(images.split(1), *(m.split(1) for m in features), strict=True)
         everything = torch.cat([self.encoder.maps(image, list(maps)).all for image, *maps in parts])
         self.encoder.fit_objects(images, everything[:, : self.encoder.fine_channels], seed)
+        self._prepared = {}
         for score in self.scores.values():
-            score.prepare(everything, seed)
+            self._prepared |= score.prepare(everything, seed)
 
     @torch.no_grad()
     def outline(self, images: torch.Tensor) -> Template:
@@ -243,10 +245,10 @@ class SamLadModel(nn.Module):
             self.matching.reset()
             for score in self.scores.values():
                 score.reset()
-            self.forget_comparisons()
+            self._held_out = ()
             self.bank.fill(templates, number, seed)
             for score in self.scores.values():
-                score.learn(self.bank, left_out, seed)
+                score.learn(self.bank, left_out, self._prepared, seed)
             if number < self.options.k:
                 k = self.options.k
                 logger.warning("the bank has %d images, fewer than k=%d: all of them are references", number, k)
@@ -319,9 +321,9 @@ class SamLadModel(nn.Module):
             measured = known[i] if known else self.measure(self._compare_held_out(index))
             yield self.predict(measured, calibrated_on=len(sample))
 
-    def forget_comparisons(self) -> None:
-        """Free what :meth:`held_out_predictions` would take from the fit."""
-        self._held_out = ()
+    def free_fit_data(self) -> None:
+        """Free what only a fit and its thresholds need."""
+        self._prepared, self._held_out = {}, ()
 
 
 def soft_maximum(deviations: torch.Tensor) -> torch.Tensor:

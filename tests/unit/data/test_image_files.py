@@ -210,7 +210,7 @@ def test_sample_is_spread(many, monkeypatch):
         return Image.open(many[0])
 
     monkeypatch.setattr(image_files, "open_image", open_image)
-    monkeypatch.setattr(image_files, "_has_end", lambda path: True)
+    monkeypatch.setattr(image_files, "_is_whole", lambda path: True)
     check_image_files(paths, sample=6)
     assert opened == [0, 1000, 2000, 2999, 3999, 4999]
 
@@ -236,11 +236,15 @@ def test_missing_file_is_named(tmp_path):
         check_image_files([tmp_path / "gone.png"])
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg"])
-def test_file_that_is_cut_short_is_named_wherever_it_lies(suffix, tmp_path):
+CUT = [(suffix.removeprefix("."), {}) for suffix in IMAGE_SUFFIXES]
+CUT += [("tif", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg")]
+
+
+@pytest.mark.parametrize(("suffix", "options"), CUT)
+def test_file_that_is_cut_short_is_named_wherever_it_lies(suffix, options, tmp_path):
     paths = [tmp_path / f"{i:03}.{suffix}" for i in range(120)]
     for path in paths:
-        RGB.save(path)
+        (RGB.convert("L") if suffix == "pgm" else RGB).save(path, **options)
     check_image_files(paths, sample=3)
     paths[77].write_bytes(paths[77].read_bytes()[:-70])
     with pytest.raises(ValueError, match=rf"077\.{suffix} is not a readable image file"):

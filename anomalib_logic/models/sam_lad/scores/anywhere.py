@@ -51,9 +51,9 @@ class Anywhere(Score):
         del found
         return {self.field: maps.scene if self.fine else maps.coarse}
 
-    def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
+    def learn(self, bank: Bank, left_out: Template | None, prepared: Template, seed: int) -> None:
         """Choose the coreset by greedy k-center."""
-        del left_out
+        del left_out, prepared
         features = getattr(bank, self.field).flatten(2)
         size = features.shape[2]
         number = len(bank) * size

@@ -87,20 +87,26 @@ class Score(DynamicBufferMixin):
         del maps
         return {}
 
-    def prepare(self, features: torch.Tensor, seed: int) -> None:
+    def prepare(self, features: torch.Tensor, seed: int) -> Template:
         """Learn from features of a sample of the normal images what :meth:`keep` needs.
 
         Args:
             features: Their :attr:`.Maps.all`, shape ``(Z, C, H, W)``.
             seed: Seed of random choices.
-        """
 
-    def learn(self, bank: Bank, left_out: Template | None, seed: int) -> None:
+        Returns:
+            What :meth:`learn` needs of the sample.
+        """
+        del features, seed
+        return {}
+
+    def learn(self, bank: Bank, left_out: Template | None, prepared: Template, seed: int) -> None:
         """Learn from the normal images what :meth:`measure` needs.
 
         Args:
             bank: The normal images.
             left_out: Outlines of those that it does not keep, if any.
+            prepared: Results of :meth:`prepare` of all scores, together.
             seed: Seed of random choices.
         """
 

@@ -16,6 +16,7 @@ from anomalib_logic.models.sam_lad.bank import Bank
 from anomalib_logic.models.sam_lad.comparison import place_distances
 from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
 from anomalib_logic.models.sam_lad.scores import build_scores
+from anomalib_logic.models.sam_lad.scores.amounts import CELLS, EXCHANGES, SIDES, exchange_windows, norm
 from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere, half_whitening
 from anomalib_logic.models.sam_lad.scores.composition import Composition, Layout
 from anomalib_logic.models.sam_lad.scores.count import Count
@@ -41,8 +42,20 @@ def bank_of(features: torch.Tensor, field: str = "coarse") -> Bank:
 
 def learned(features: torch.Tensor, seed: int = 0, patches: int = 1000, fine: bool = False) -> Anywhere:
     score = Anywhere(8, fine, patches)
-    score.learn(bank_of(features, score.field), None, seed)
+    score.learn(bank_of(features, score.field), None, {}, seed)
     return score
+
+
+def random_changes(score, number: int = 20) -> torch.Tensor:
+    shares = torch.rand(2, number, 4, *score.shape[1:])
+    return score.histogram(shares[0]) - score.histogram(shares[1])
+
+
+def changes_of(score, words: torch.Tensor) -> torch.Tensor:
+    """Changes by exchanged windows of images of 8 x 8 positions, each of which is a cell."""
+    cells = one_hot(words.flatten(2), score.shape[2]).transpose(1, 2) / CELLS**2
+    before, after = exchange_windows(cells, 0)
+    return score.histogram(after) - score.histogram(before)
 
 
 def compared_features(score: Anywhere, features: torch.Tensor) -> torch.Tensor:
@@ -174,9 +187,8 @@ def test_equal_values_have_the_least_deviation():
 )
 @pytest.mark.parametrize("number", [5, 40])  # fewer than there are amounts, and more
 def test_amounts_without_a_normal_image_are_those_of_all_others(score, number):
-    shares = torch.rand(number, 4, 2, 4)
-    histograms = score.histogram(shares)
-    score.fit_gaussian(histograms)
+    histograms, changes = score.histogram(torch.rand(number, 4, 2, 4)), random_changes(score)
+    score.fit_gaussian(histograms, changes)
     others = copy.deepcopy(score)
     rest = torch.cat([histograms[:3], histograms[4:]]).double()
     gaussian = LedoitWolf().fit(histograms.double().numpy())
@@ -184,8 +196,10 @@ def test_amounts_without_a_normal_image_are_those_of_all_others(score, number):
     even = gaussian.shrinkage_ * np.trace(np.cov(histograms.T.numpy(), bias=True)) / histograms.shape[1]
     covariance = (1 - gaussian.shrinkage_) * np.cov(rest.T.numpy(), bias=True)
     covariance += even * number / (number - 1) * np.eye(len(covariance))
-    others.location.copy_(rest.mean(dim=0))
-    others.precision.copy_(torch.from_numpy(np.linalg.inv(covariance)))
+    weighted = np.linalg.inv(covariance) @ changes.T.double().numpy()
+    lengths = np.sqrt((changes.T.double().numpy() * weighted).sum(axis=0))
+    others.location = rest.mean(dim=0).float()
+    others.filters = torch.from_numpy(weighted / lengths).float()
     words = torch.randint(4, (number, 2, 8, 8))
     found = score.without(histograms[3])
     torch.testing.assert_close(found.distance(histograms), others.distance(histograms), rtol=1e-4, atol=1e-4)
@@ -197,34 +211,99 @@ def test_amounts_without_a_normal_image_are_those_of_all_others(score, number):
 
 def test_one_of_two_images_cannot_be_left_out():
     score = Layout(8, clusterings=2, words=4)
-    histograms = score.histogram(torch.rand(2, 4, 2, 4))
-    score.fit_gaussian(histograms)
-    assert score.without(histograms[0]) is score
+    score.fit_gaussian(score.histogram(torch.rand(2, 4, 2, 4)), random_changes(score))
+    assert score.without(torch.rand(32)) is score
 
 
 def test_composition_learns_from_images_that_the_bank_does_not_keep():
     score, shares = Composition(8, 3, words=4, clusterings=2), torch.rand(10, 4, 2, 4)
     bank = Bank({"shares": torch.float, "valid": torch.bool}, {})
     bank.fill([{"shares": shares[:6], "valid": torch.zeros(6, 1, dtype=torch.bool)}], 6)
-    score.learn(bank, {"shares": shares[6:]}, 0)
+    score.learn(bank, {"shares": shares[6:]}, {"before": shares, "after": shares.flip(0)}, 0)
+    histograms = shares.sum(dim=1).flatten(1).pow(0.75)
     assert score.number == 10
-    torch.testing.assert_close(score.location, shares.sum(dim=1).flatten(1).pow(0.75).mean(dim=0))
+    torch.testing.assert_close(score.location, histograms.mean(dim=0))
+    expected = (histograms.flip(0) - histograms) @ score.precision
+    torch.testing.assert_close(score.filters.T * score.lengths.unsqueeze(1), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_normal_images_that_do_not_differ_have_a_distance_of_zero(number):
     score, histograms = Composition(8, 3, words=4, clusterings=2), torch.rand(1, 8).expand(number, 8)
-    score.fit_gaussian(histograms)
+    score.fit_gaussian(histograms, random_changes(score))
     assert score.distance(histograms).tolist() == pytest.approx([0] * number, abs=1e-3)
     assert torch.isfinite(score.distance(torch.rand(3, 8))).all()
 
 
-def test_composition_has_one_gaussian_over_all_clusterings():
+def test_components_are_the_distances_along_changes_in_standard_deviations():
     score = Composition(8, 3, words=4, clusterings=2)
-    histograms, query = torch.rand(10, 8), torch.rand(2, 8)
-    score.fit_gaussian(histograms)
-    expected = LedoitWolf().fit(histograms.numpy()).mahalanobis(query.numpy())
-    np.testing.assert_allclose(score.distance(query).square().numpy(), expected, rtol=1e-4)
+    histograms, query, changes = torch.rand(10, 8), torch.rand(2, 8), random_changes(score)
+    score.fit_gaussian(histograms, changes)
+    gaussian = LedoitWolf().fit(histograms.numpy())
+    residual = query.numpy() - gaussian.location_
+    expected = residual @ gaussian.precision_ @ changes.T.numpy()
+    expected /= np.sqrt(np.einsum("kd,de,ke->k", changes.numpy(), gaussian.precision_, changes.numpy()))
+    components = score.components(query)
+    np.testing.assert_allclose(components.numpy(), expected, rtol=1e-3, atol=1e-4)
+    # No component is larger than the Mahalanobis distance, which is that along the residual itself.
+    assert (components.square().amax(dim=1).numpy() <= gaussian.mahalanobis(query.numpy())).all()
+    np.testing.assert_allclose(
+        score.distance(query).numpy(), (np.abs(expected) ** 8).mean(axis=1) ** (1 / 8), rtol=1e-3
+    )
+
+
+def test_what_no_exchange_changes_does_not_count():
+    score = Composition(8, 3, words=4, clusterings=2)
+    changes = torch.zeros(5, 8)
+    changes[:, :2] = torch.randn(5, 2)
+    score.fit_gaussian(torch.randn(4000, 8), changes)  # amounts that have nothing to do with each other
+    at = torch.eye(8) * 4
+    assert score.distance(at)[:2].min() > 2
+    assert score.distance(at)[2:].max() < 0.3
+
+
+def test_terms_of_amounts_add_up_to_their_distance():
+    score, query = Layout(8, clusterings=2, words=4), torch.rand(3, 32)
+    score.fit_gaussian(torch.rand(10, 32), random_changes(score))
+    torch.testing.assert_close(score.terms(query).sum(dim=1), score.distance(query), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e-5, 1e12])
+def test_norm_is_between_the_mean_and_the_highest_of_absolute_values(scale):
+    components = scale * torch.tensor([[1.0, -3.0, 2.0], [0.0, 0.0, 0.5]])
+    expected = torch.tensor([(1 + 3**8 + 2**8) / 3, 0.5**8 / 3]).pow(1 / 8) * scale
+    torch.testing.assert_close(norm(components), expected)
+
+
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_windows_of_normal_images_are_exchanged(number):
+    cells = torch.rand(number, CELLS**2, 2, 4)
+    before, after = exchange_windows(cells, 0)
+    assert before.shape == after.shape == (EXCHANGES, 4, 2, 4)
+    images = cells.view(number, 2, CELLS // 2, 2, CELLS // 2, 2, 4).sum(dim=(2, 4)).flatten(1, 2)
+    assert all((images - one).abs().flatten(1).amax(dim=1).min() < 1e-5 for one in before[:50])
+    if number > 1:  # no image is exchanged with itself
+        assert not torch.isclose(before, after).flatten(1).all(dim=1).any()
+    else:  # from the same place of the same image comes what is there
+        assert torch.isclose(before, after).flatten(1).all(dim=1)[1::2].all()
+        assert not torch.isclose(before, after).flatten(1).all(dim=1)[::2].all()
+    repeated = exchange_windows(cells, 0)[1]
+    assert torch.equal(after, repeated)
+    assert not torch.equal(after, exchange_windows(cells, 1)[1])
+
+
+def test_every_second_window_comes_from_the_same_place_and_all_sides_from_both():
+    cells = torch.zeros(2, CELLS**2, 1, CELLS**2)
+    cells[0] = torch.eye(CELLS**2).unsqueeze(1)  # each cell has a centroid of its own
+    cells[1] = -cells[0]
+    before, after = (shares.sum(dim=(1, 2)) for shares in exchange_windows(cells, 0))
+    sides = {}
+    for i, change in enumerate(after - before):
+        same = ((change == 0) | (change.abs() == 2)).all()  # a cell's own centroid, of the other image
+        assert same or i % 2 == 0
+        if same:
+            sides.setdefault(i % 2, set()).add(int((change != 0).sum()))
+    assert sides[1] == {side**2 for side in SIDES}
 
 
 def test_clusters_are_made_of_what_changes_from_image_to_image():
@@ -250,22 +329,17 @@ def test_amounts_mark_what_there_is_too_much_of():
     def histogram(words):
         return one_hot(words.flatten(1), 4).float().mean(dim=1).pow(0.75)
 
-    score.fit_gaussian(histogram(words))
+    score.fit_gaussian(histogram(words), changes_of(score, words))
     query = words[:1].clone()
     query[:, :, 3:5, 3:5] = 2
     amounts = score.amounts(histogram(query), query)[0]
     assert amounts[query[0, 0] == 2].min() > 2 * amounts[query[0, 0] != 2].max()
-    # All positions together give the squared distance, but for amounts that make it smaller.
-    residual = histogram(query) - score.location
-    terms = residual * (residual @ score.precision)
-    assert terms.sum().item() == pytest.approx(score.distance(histogram(query)).square().item(), rel=1e-4)
-    assert amounts.square().mean().item() == pytest.approx(terms.clamp_min(0).sum().item(), rel=1e-3)
 
 
 def test_layout_marks_what_is_in_the_wrong_quarter_of_the_image():
     torch.manual_seed(0)
     words = torch.randint(2, (30, 2, 8, 8))
-    words[:, :, 0, 0], words[:, :, 7, 7] = 2, 3  # one on the upper left and another on the lower right
+    words[:, :, :2, :2], words[:, :, 6:, 6:] = 2, 3  # one part on the upper left and another on the lower right
     whole, quarters = Composition(8, 3, words=4, clusterings=2), Layout(8, clusterings=2, words=4)
 
     def shares(words):
@@ -273,14 +347,13 @@ def test_layout_marks_what_is_in_the_wrong_quarter_of_the_image():
         return torch.stack(counts, dim=1) / 64
 
     query = words[:1].clone()
-    query[:, :, 0, 0], query[:, :, 7, 7] = 3, 2
+    query[:, :, :2, :2], query[:, :, 6:, 6:] = 3, 2
     distances = {}
     for score in (whole, quarters):
-        score.fit_gaussian(score.histogram(shares(words)))
+        score.fit_gaussian(score.histogram(shares(words)), changes_of(score, words))
         distances[score] = score.distance(score.histogram(shares(torch.cat([query, words]))))
     assert distances[whole][0] <= distances[whole][1:].max()
-    assert distances[quarters][0] > 2 * distances[quarters][1:].max()
+    assert distances[quarters][0] > 3 * distances[quarters][1:].max()
     amounts = quarters.amounts(quarters.histogram(shares(query)), query)[0]
-    others = amounts.clone()
-    others[0, 0] = others[7, 7] = 0
-    assert min(amounts[0, 0], amounts[7, 7]) > 2 * others.max()
+    parts = query[0, 0] > 1
+    assert amounts[parts].min() > 10 * amounts[~parts].max()

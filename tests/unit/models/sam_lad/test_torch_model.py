@@ -80,6 +80,7 @@ def test_picture_of_an_image_without_objects_can_be_drawn(normals):
     explanation = model.explain(drawn(1, [SQUARES]))[0]
     assert len(explanation.masks) == len(explanation.reference_masks) == 0
     assert explanation.draw(size=64).size == (128, 64)
+    assert explanation.draw(size=(64, 96)).size == (192, 64)
 
 
 @torch.no_grad()
