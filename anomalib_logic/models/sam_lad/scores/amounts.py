@@ -169,16 +169,16 @@ class Amounts(Score):
     def amounts(self, histograms: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """How unusual the amount is of what is at each position.
 
-        The distance is a sum of terms of all centroids. Each is divided by the centroid's share of its region, and
-        given to the positions there that it is the nearest to: where there is too much of something, or too little of
-        it, all of it is marked.
+        The squared distance is a sum of terms of all centroids. Each is divided by the centroid's share of its region,
+        and given to the positions there that it is the nearest to: where there is too much of something, or too little
+        of it, all of it is marked.
 
         Args:
             histograms: Result of :meth:`histogram`.
             words: Index of the nearest centroid of each clustering, of any resolution, shape ``(N, B, h, w)``.
 
         Returns:
-            Sum over the clusterings, shape ``(N, h, w)``.
+            Root of the sum over the clusterings, shape ``(N, h, w)``.
         """
         regions, _, number = self.shape
         density = self.terms(histograms) / histograms.pow(1 / POWER).clamp_min(1 / words[0, 0].numel())
@@ -186,13 +186,13 @@ class Amounts(Score):
         if regions > 1:
             index = index + number * regions_of(words.shape[2:], words.device)
         density = density.unflatten(1, self.shape).transpose(1, 2).flatten(2)
-        return density.gather(2, index.flatten(2)).view(words.shape).sum(dim=1).clamp_min(0)
+        return density.gather(2, index.flatten(2)).view(words.shape).sum(dim=1).clamp_min(0).sqrt()
 
     def terms(self, histograms: torch.Tensor) -> torch.Tensor:
-        """Terms of the distances, which are their sums, shape ``(N, D)``."""
+        """Terms of the squared distances, which are their sums, shape ``(N, D)``."""
         components = self.components(histograms)
         ratios = components / norm(components).clamp_min(LEAST_LENGTH).unsqueeze(1)
-        weights = ratios.sign() * ratios.abs().pow(NORM - 1) / ratios.shape[1]
+        weights = components * ratios.abs().pow(NORM - 2) / ratios.shape[1]
         return (histograms - self.location) * (weights @ self.filters.T)
 
 
