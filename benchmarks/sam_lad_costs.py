@@ -4,11 +4,12 @@
 """What SAM-LAD costs: its bank with 50, 500 and 5,000 normal images, and the memory of the JBU up-sampler.
 
     python benchmarks/sam_lad_costs.py
+    python benchmarks/sam_lad_costs.py --tables banks --backbone vit_small_patch14_dinov2
 
-The bank is filled with random features of the size that ``benchmarks/scenes.py --image-size 384`` has, with 8
-objects an image. Prints its megabytes, the peak of resident memory (Linux) that is added while it is filled and while
-the scores learn from it, and milliseconds to search and to compare and measure one image. Each row has a process of its
-own, and so has the up-sampler, which runs on DINOv2-S's channels.
+The bank is filled with random features of a backbone at its default size of images, with 8 objects an image. Prints
+its megabytes, the peak of resident memory (Linux) that is added while it is filled and while the scores learn from it,
+and milliseconds to search and to compare and measure one image. Each row has a process of its own, and so has the
+up-sampler, which runs on DINOv2-S's channels.
 """
 
 import argparse
@@ -23,9 +24,10 @@ from memory import alone
 from anomalib_logic import SamLad
 from anomalib_logic.models.components.upsampling import DIAMETER, JbuUpsampler
 from anomalib_logic.models.sam_lad.bank import Template
+from anomalib_logic.models.sam_lad.clustering import CELLS
+from anomalib_logic.models.sam_lad.scores.amounts import exchange_windows
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
-MODEL = {"image_size": 384, "backbone": "mobilenetv2_100", "pre_trained": False, "objects": "cluster"}
 OBJECTS = 8  # of an image
 CHANGED = 16  # images that differ; the bank's other images have their features
 
@@ -43,18 +45,20 @@ def templates(model: SamLadModel, number: int) -> Iterator[Template]:
         yield some[i % len(some)]
 
 
-def bank_costs(number: int, repeats: int, results) -> None:
+def bank_costs(backbone: str, number: int, repeats: int, results) -> None:
     """One row of the table, in a process of its own."""
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
-    model = SamLad(**MODEL).eval().model
+    model = SamLad(backbone, pre_trained=False, objects="cluster").eval().model
     query = next(templates(model, 1))
+    before, after = exchange_windows(torch.rand(CHANGED, CELLS**2, *query["shares"].shape[2:]), 0)
+    changes = {"before": before, "after": after}
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
     before, start = peak_of_memory(), time.perf_counter()
     model.bank.fill(templates(model, number), number)
     filled, peak = time.perf_counter() - start, peak_of_memory() - before
     for score in model.scores.values():
-        score.learn(model.bank, None, 0)
+        score.learn(model.bank, None, changes, 0)
     learned = peak_of_memory() - before
     seconds = {"search": [], "compare": []}
     for _ in range(repeats + 1):
@@ -96,7 +100,7 @@ def banks(args: argparse.Namespace) -> None:
     )
     print(f"|{' --- |' * 8}")
     for number in args.numbers:
-        print(alone(bank_costs, number, args.repeats), flush=True)
+        print(alone(bank_costs, args.backbone, number, args.repeats), flush=True)
 
 
 def upsamplers() -> None:
@@ -114,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", nargs="+", default=["banks", "upsamplers"], choices=["banks", "upsamplers"])
     parser.add_argument("--numbers", type=int, nargs="*", default=[50, 500, 5000], help="normal images in the bank")
+    parser.add_argument("--backbone", default="mobilenetv2_100", help="timm's name; random weights")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     if "banks" in args.tables:

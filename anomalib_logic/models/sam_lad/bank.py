@@ -3,7 +3,7 @@
 
 """The template features bank: everything about the normal images, computed once (paper section 3.2 and 3.3)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -28,13 +28,19 @@ class Bank(DynamicBufferMixin):
         images: Types of fields with one row an image, Z in all; ``valid`` (which slots hold an object) must be one.
         objects: Types of fields with one row an object.
         half: Keep numbers of type ``torch.half`` so; otherwise in single precision.
+        sampled: Names of fields of images that are kept of ``held_out`` only.
     """
 
     def __init__(
-        self, images: Mapping[str, torch.dtype], objects: Mapping[str, torch.dtype], half: bool = True
+        self,
+        images: Mapping[str, torch.dtype],
+        objects: Mapping[str, torch.dtype],
+        half: bool = True,
+        sampled: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.names = list(images)
+        self.sampled = frozenset(sampled)
         self.object_names = list(objects)
         for name, kind in {**images, **objects}.items():
             kept = torch.float if kind == torch.half and not half else kind
@@ -48,7 +54,7 @@ class Bank(DynamicBufferMixin):
 
     @property
     def bytes_per_image(self) -> float:
-        """Bytes that one image takes."""
+        """Bytes that one image takes, in the mean."""
         return sum(getattr(self, name).nbytes for name in (*self.names, *self.object_names)) / max(1, len(self))
 
     @property
@@ -56,14 +62,19 @@ class Bank(DynamicBufferMixin):
         """Indices of the images that are compared with all others, at equal distances; none if there is one."""
         number = len(self)
         everything = torch.arange(number if number > 1 else 0, device=self.valid.device)
-        return everything[:: max(1, -(-number // HELD_OUT))]
+        return everything[:: _step(number)]
+
+    def images_of(self, name: str) -> torch.Tensor:
+        """Indices of the images that a field of images is kept of, in the order of its rows."""
+        everything = torch.arange(len(self), device=self.valid.device)
+        return everything[:: _step(len(self))] if name in self.sampled else everything
 
     def get(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """One field of images in single precision.
 
         Args:
             name: Name of the field.
-            index: Indices of images, shape ``(...)``.
+            index: Indices of images, shape ``(...)``; of a field that is sampled, of those that it is kept of.
 
         Returns:
             Shape ``(..., *)``; of a field of objects ``(..., K, *)`` with zeros in empty slots.
@@ -71,6 +82,8 @@ class Bank(DynamicBufferMixin):
         if name in self.object_names:
             slots = torch.arange(self.rows.shape[1], device=index.device)
             return self.objects(name, index, slots.expand(*index.shape, -1))
+        if name in self.sampled:
+            index = index // _step(len(self))
         return _as_float(getattr(self, name)[index])
 
     def objects(self, name: str, images: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -90,7 +103,7 @@ class Bank(DynamicBufferMixin):
         return values * valid.view(*valid.shape, *[1] * (values.ndim - valid.ndim))
 
     def template(self, index: torch.Tensor) -> Template:
-        """Templates of images, in single precision."""
+        """Templates of images of ``held_out``, in single precision."""
         return {name: self.get(name, index) for name in (*self.names, *self.object_names)}
 
     def clear(self) -> None:
@@ -131,10 +144,11 @@ class Bank(DynamicBufferMixin):
             if end > number:
                 _refuse(number)
             for name in self.names:
+                step = _step(number) if name in self.sampled else 1
                 if not filled:
-                    shape = (number, *template[name].shape[1:])
+                    shape = (-(-number // step), *template[name].shape[1:])
                     fields[name] = torch.empty(shape, dtype=kinds[name], device=valid.device)
-                fields[name][filled:end] = template[name]
+                fields[name][-(-filled // step) : -(-end // step)] = template[name][-filled % step :: step]
             for name in self.object_names:
                 parts[name].append(template[name][valid].to(kinds[name]))
                 if sum(part.nbytes for part in parts[name]) > BLOCK:
@@ -173,6 +187,11 @@ class Bank(DynamicBufferMixin):
         if exclude is not None:
             distances = distances.scatter(1, exclude.unsqueeze(1), torch.inf)
         return distances.topk(number, dim=1, largest=False).indices
+
+
+def _step(number: int) -> int:
+    """Distance between the indices of images that are compared with all others."""
+    return max(1, -(-number // HELD_OUT))
 
 
 def _refuse(number: int) -> None:

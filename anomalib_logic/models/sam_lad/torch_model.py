@@ -84,10 +84,13 @@ class SamLadModel(nn.Module):
         self.matching = ObjectMatching(matching.geometry)
         self.scores = build_scores(scoring, bank, features.grid, sum(features.channels))
         images, objects = dict(IMAGES), dict(OBJECTS)
+        sampled: dict[str, torch.dtype] = {}
         for score in self.scores.values():
             images |= score.IMAGES
             objects |= score.OBJECTS
-        self.bank = Bank(images, objects, bank.half_precision_bank)
+            sampled |= score.SAMPLED
+        sampled = {name: kind for name, kind in sampled.items() if name not in images}
+        self.bank = Bank(images | sampled, objects, bank.half_precision_bank, sampled)
         self.blur = SeparableBlur(scoring.sigma)
         self._prepared: Template = {}  # what scores learn from, from `fit_encoder` to a fit
         self._held_out: Sequence[Measurements] = ()  # normal images, from a fit to its thresholds

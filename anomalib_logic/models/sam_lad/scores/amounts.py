@@ -224,6 +224,10 @@ def exchange_windows(cells: torch.Tensor, seed: int) -> tuple[torch.Tensor, torc
     def draw(most: int) -> int:
         return int(torch.randint(most, (), generator=generator))
 
+    def pool(image: torch.Tensor) -> torch.Tensor:
+        sides = (REGIONS, CELLS // REGIONS)
+        return image.unflatten(1, sides).unflatten(0, sides).sum(dim=(1, 3)).flatten(0, 1)
+
     images = cells.unflatten(1, (CELLS, CELLS))
     before, after = [], []
     for i in range(EXCHANGES):
@@ -236,10 +240,6 @@ def exchange_windows(cells: torch.Tensor, seed: int) -> tuple[torch.Tensor, torc
         changed = images[image].clone()
         window = images[other, other_row : other_row + side, other_column : other_column + side]
         changed[row : row + side, column : column + side] = window
-        before.append(images[image])
-        after.append(changed)
-    regions = (REGIONS, CELLS // REGIONS)
-    return tuple(  # type: ignore[return-value]
-        torch.stack([one.unflatten(1, regions).unflatten(0, regions).sum(dim=(1, 3)).flatten(0, 1) for one in shares])
-        for shares in (before, after)
-    )
+        before.append(pool(images[image]))
+        after.append(pool(changed))
+    return torch.stack(before), torch.stack(after)

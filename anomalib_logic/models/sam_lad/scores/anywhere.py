@@ -38,7 +38,8 @@ class Anywhere(Score):
         self.fine = fine
         self.finding = f"a {'detail' if fine else 'spot'} unlike any in normal images"
         self.field = "scene" if fine else "coarse"
-        self.IMAGES = {self.field: torch.half}  # type: ignore[misc]
+        fields = {self.field: torch.half}
+        self.IMAGES, self.SAMPLED = ({}, fields) if fine else (fields, {})  # type: ignore[misc]
         self.most = patches
         if fine:
             self.register_buffer("whitening", torch.empty(0))
@@ -56,11 +57,11 @@ class Anywhere(Score):
         del left_out, prepared
         features = getattr(bank, self.field).flatten(2)
         size = features.shape[2]
-        number = len(bank) * size
+        number = len(features) * size
         chosen = torch.randperm(number, generator=torch.Generator().manual_seed(seed))[:CANDIDATES]
         chosen = chosen.to(features.device)
-        owners, places = chosen // size, chosen % size
-        candidates = features[owners, :, places].float()
+        rows, places = chosen // size, chosen % size
+        owners, candidates = bank.images_of(self.field)[rows], features[rows, :, places].float()
         if self.fine:
             self.whitening = half_whitening(candidates)
             candidates = candidates @ self.whitening

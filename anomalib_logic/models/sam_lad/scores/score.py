@@ -46,6 +46,7 @@ class Score(DynamicBufferMixin):
     Attributes:
         IMAGES: Fields that the bank keeps of each image, and their types.
         OBJECTS: Fields that it keeps of each object.
+        SAMPLED: Fields that it keeps of the images only that are compared with all others.
         LEAST_DEVIATION: Least standard deviation of the value over normal images: smaller differences do not count.
         finding: What a high value says, as a subject: "... is unusual".
         MARKS: The map says by how much something is wrong, 0 where nothing is, and not how far features are from normal
@@ -60,6 +61,7 @@ class Score(DynamicBufferMixin):
 
     IMAGES: ClassVar[Mapping[str, torch.dtype]] = {}
     OBJECTS: ClassVar[Mapping[str, torch.dtype]] = {}
+    SAMPLED: ClassVar[Mapping[str, torch.dtype]] = {}
     LEAST_DEVIATION: ClassVar[float] = 0.05
     MARKS: ClassVar[bool] = False
 
@@ -78,7 +80,7 @@ class Score(DynamicBufferMixin):
         self.register_buffer("map_trust", torch.tensor(1.0))
 
     def keep(self, maps: Maps, found: Found) -> Template:
-        """Compute the fields of ``IMAGES`` and ``OBJECTS`` of images."""
+        """Compute the fields of ``IMAGES``, ``OBJECTS`` and ``SAMPLED`` of images."""
         del maps, found
         return {}
 

@@ -47,6 +47,23 @@ def test_templates_come_back_however_they_were_given(sizes, block, monkeypatch):
         assert torch.equal(found[name], values), name
 
 
+@pytest.mark.parametrize("sizes", [[10], [1] * 10, [4, 5, 1], [2, 8]], ids=str)
+@pytest.mark.parametrize(("most", "kept"), [(10, range(10)), (4, range(0, 10, 3)), (5, range(0, 10, 2)), (1, [0])])
+def test_sampled_fields_are_kept_of_the_images_that_are_held_out(sizes, most, kept, monkeypatch):
+    monkeypatch.setattr(bank_module, "HELD_OUT", most)
+    fields, bank = templates(10), Bank(IMAGES, OBJECTS, half=False, sampled=["coarse"])
+    bank.fill(iter(parts(fields, sizes)), 10)
+    kept = torch.tensor(list(kept))
+    assert torch.equal(bank.held_out, kept)
+    assert torch.equal(bank.images_of("coarse"), kept)
+    assert torch.equal(bank.images_of("words"), torch.arange(10))
+    assert torch.equal(bank.coarse, fields["coarse"][kept])
+    assert torch.equal(bank.words, fields["words"])
+    found = bank.template(bank.held_out)
+    for name, values in fields.items():
+        assert torch.equal(found[name], values[kept]), name
+
+
 def test_single_objects_are_found_by_image_and_slot():
     fields, bank = templates(6), Bank(IMAGES, OBJECTS, half=False)
     bank.fill([fields], 6)

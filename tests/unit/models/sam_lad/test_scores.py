@@ -12,6 +12,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch.nn.functional import one_hot
 
+from anomalib_logic.models.sam_lad import bank as bank_module
 from anomalib_logic.models.sam_lad.bank import Bank
 from anomalib_logic.models.sam_lad.comparison import place_distances
 from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
@@ -83,7 +84,7 @@ def test_options_choose_the_scores(options, expected):
 def test_nearest_patch_is_that_of_any_other_image(fine):
     coarse = torch.rand(4, 3, 4, 5)
     score, query, exclude = learned(coarse, fine=fine), coarse[1:3], torch.tensor([1, 2])
-    assert {score.field: torch.half} == score.IMAGES
+    assert {score.field: torch.half} == (score.SAMPLED if fine else score.IMAGES)
     whitened = compared_features(score, coarse).transpose(1, 2).unflatten(2, coarse.shape[2:])
     others = torch.stack([whitened[[0, 2, 3]], whitened[[0, 1, 3]]]).transpose(1, 2).flatten(2)
     queries = whitened[1:3].flatten(2).transpose(1, 2)
@@ -91,6 +92,21 @@ def test_nearest_patch_is_that_of_any_other_image(fine):
     found = score.measure(Compared({score.field: query}, None, exclude)).map
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
     assert score.measure(Compared({score.field: query}, None, None)).map.max() < 2e-3
+
+
+def test_details_learn_from_the_images_that_are_held_out_and_know_whose_patches_are_whose(monkeypatch):
+    monkeypatch.setattr(bank_module, "HELD_OUT", 4)
+    features = torch.rand(10, 3, 8, 8) + torch.arange(10).view(-1, 1, 1, 1)
+    bank = Bank({"scene": torch.half, "valid": torch.bool}, {}, half=False, sampled=["scene"])
+    bank.fill([{"scene": features, "valid": torch.zeros(10, 1, dtype=torch.bool)}], 10)
+    score = Anywhere(8, True, 40)
+    score.learn(bank, None, {}, 0)
+    assert set(score.owners.tolist()) <= {0, 3, 6, 9}
+    everything = compared_features(score, features)
+    for owner, patch, substitute in zip(score.owners, score.patches, score.substitutes, strict=True):
+        assert torch.cdist(patch[None], everything[owner]).min() < 1e-2
+        others = everything[[i for i in (0, 3, 6, 9) if i != owner]].flatten(0, 1)
+        assert torch.cdist(substitute[None], others).min() < 1e-2
 
 
 def test_without_an_image_the_coreset_goes_on_among_the_features_of_all_others():
