@@ -18,7 +18,6 @@ from anomalib_logic.models.components.precision import full_precision
 from anomalib_logic.models.components.upsampling import (
     JbuUpsampler,
     average_pool,
-    check_factor,
     load_jbu_upsampler,
     resize,
 )
@@ -106,7 +105,6 @@ class Encoder(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        check_factor(bank.upsample)
         self.backbone = backbone
         self.object_size = bank.object_size
         self.scene = (bank.scene_size, bank.scene_size)

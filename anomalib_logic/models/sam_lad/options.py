@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from anomalib_logic.models.components.arguments import check_least
 from anomalib_logic.models.components.image_score import ImageScore
 from anomalib_logic.models.components.options import OptionGroup
+from anomalib_logic.models.components.upsampling import check_factor
 
 ObjectKind = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "cluster"]
 Descriptor = Literal["gap", "gmp", "dcga_literal", "dcga"]
@@ -98,6 +99,7 @@ class SamLadBank(OptionGroup):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
+        check_factor(self.upsample)
         if not 0 < self.coreset <= 1:
             msg = f"coreset must be above 0 and at most 1, got {self.coreset}"
             raise ValueError(msg)

@@ -348,3 +348,9 @@ def test_image_without_objects_is_compared_as_a_whole_and_said_once(trained, cap
 def test_argument_out_of_range_is_refused_by_name(small, arguments, message):
     with pytest.raises(ValueError, match=message):
         SamLad(**{**small, **arguments})
+
+
+@pytest.mark.parametrize("arguments", [{"upsample": 3}, {"k": 0}, {"objects": "sam"}, {"align": "abc"}], ids=str)
+def test_options_are_checked_before_weights_are_read(small, arguments):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be"):
+        SamLad(**{**small, **arguments, "pre_trained": True, "backbone_weights": "gone.safetensors"})
