@@ -51,14 +51,14 @@ def bank_costs(backbone: str, number: int, repeats: int, results) -> None:
     torch.set_grad_enabled(False)
     model = SamLad(backbone, pre_trained=False, objects="cluster").eval().model
     query = next(templates(model, 1))
-    before, after = exchange_windows(torch.rand(CHANGED, CELLS**2, *query["shares"].shape[2:]), 0)
-    changes = {"before": before, "after": after}
+    unchanged, exchanged = exchange_windows(torch.rand(CHANGED, CELLS**2, *query["shares"].shape[2:]), 0)
+    prepared = {"unchanged": unchanged, "exchanged": exchanged}
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
     before, start = peak_of_memory(), time.perf_counter()
     model.bank.fill(templates(model, number), number)
     filled, peak = time.perf_counter() - start, peak_of_memory() - before
     for score in model.scores.values():
-        score.learn(model.bank, None, changes, 0)
+        score.learn(model.bank, None, prepared, 0)
     learned = peak_of_memory() - before
     seconds = {"search": [], "compare": []}
     for _ in range(repeats + 1):

@@ -164,11 +164,12 @@ def _length(image: Image.Image) -> int:
     """Least number of bytes that an open TIFF, PPM or PGM file can have; beyond all if its header does not tell."""
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
-        parts = [zip(tags[places], tags[lengths], strict=False) for places, lengths in PARTS if places in tags]
+        parts = [zip(tags[places], tags.get(lengths, ()), strict=False) for places, lengths in PARTS if places in tags]
         return max((place + length for part in parts for place, length in part), default=sys.maxsize)
-    tile = image.tile[0]  # type: ignore[attr-defined]
-    bytes_of_pixel = len(image.getbands()) if tile[0] == "raw" and image.mode != "1" else 0
-    return int(tile[2]) + image.width * image.height * bytes_of_pixel
+    decoder, _, start, *_ = (*image.tile, ("none", None, 0))[0]  # type: ignore[attr-defined]
+    if decoder != "raw" or image.mode == "1":
+        return sys.maxsize
+    return int(start) + image.width * image.height * len(image.getbands())
 
 
 def unreadable_image(path: str | Path, error: Exception) -> ValueError:

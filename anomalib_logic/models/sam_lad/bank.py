@@ -28,7 +28,7 @@ class Bank(DynamicBufferMixin):
         images: Types of fields with one row an image, Z in all; ``valid`` (which slots hold an object) must be one.
         objects: Types of fields with one row an object.
         half: Keep numbers of type ``torch.half`` so; otherwise in single precision.
-        sampled: Names of fields of images that are kept of ``held_out`` only.
+        sampled: Names of fields of images that are kept of ``held_out`` only, or of the only image.
     """
 
     def __init__(
@@ -61,13 +61,12 @@ class Bank(DynamicBufferMixin):
     def held_out(self) -> torch.Tensor:
         """Indices of the images that are compared with all others, at equal distances; none if there is one."""
         number = len(self)
-        everything = torch.arange(number if number > 1 else 0, device=self.valid.device)
-        return everything[:: _step(number)]
+        return _sample(number if number > 1 else 0).to(self.valid.device)
 
     def images_of(self, name: str) -> torch.Tensor:
         """Indices of the images that a field of images is kept of, in the order of its rows."""
-        everything = torch.arange(len(self), device=self.valid.device)
-        return everything[:: _step(len(self))] if name in self.sampled else everything
+        number = len(self)
+        return (_sample(number) if name in self.sampled else torch.arange(number)).to(self.valid.device)
 
     def get(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """One field of images in single precision.
@@ -78,12 +77,19 @@ class Bank(DynamicBufferMixin):
 
         Returns:
             Shape ``(..., *)``; of a field of objects ``(..., K, *)`` with zeros in empty slots.
+
+        Raises:
+            ValueError: If a sampled field is not kept of an image.
         """
         if name in self.object_names:
             slots = torch.arange(self.rows.shape[1], device=index.device)
             return self.objects(name, index, slots.expand(*index.shape, -1))
         if name in self.sampled:
-            index = index // _step(len(self))
+            kept = self.images_of(name)
+            if not torch.isin(index, kept).all():
+                msg = f"the bank keeps {name!r} of {len(kept)} of {len(self)} images only"
+                raise ValueError(msg)
+            index = torch.searchsorted(kept, index)
         return _as_float(getattr(self, name)[index])
 
     def objects(self, name: str, images: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -144,11 +150,12 @@ class Bank(DynamicBufferMixin):
             if end > number:
                 _refuse(number)
             for name in self.names:
-                step = _step(number) if name in self.sampled else 1
+                kept = _sample(number) if name in self.sampled else torch.arange(number)
                 if not filled:
-                    shape = (-(-number // step), *template[name].shape[1:])
+                    shape = (len(kept), *template[name].shape[1:])
                     fields[name] = torch.empty(shape, dtype=kinds[name], device=valid.device)
-                fields[name][-(-filled // step) : -(-end // step)] = template[name][-filled % step :: step]
+                rows = (filled <= kept) & (kept < end)
+                fields[name][rows] = template[name][kept[rows] - filled].to(kinds[name])
             for name in self.object_names:
                 parts[name].append(template[name][valid].to(kinds[name]))
                 if sum(part.nbytes for part in parts[name]) > BLOCK:
@@ -189,9 +196,10 @@ class Bank(DynamicBufferMixin):
         return distances.topk(number, dim=1, largest=False).indices
 
 
-def _step(number: int) -> int:
-    """Distance between the indices of images that are compared with all others."""
-    return max(1, -(-number // HELD_OUT))
+def _sample(number: int) -> torch.Tensor:
+    """Indices at equal distances of so many images, ``HELD_OUT`` of them at most."""
+    most = min(number, HELD_OUT)
+    return torch.arange(most) * number // max(1, most)
 
 
 def _refuse(number: int) -> None:

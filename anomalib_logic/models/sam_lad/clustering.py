@@ -13,7 +13,7 @@ from .median import lower_median
 
 SAMPLE = 40_000  # positions that are clustered, at most
 REGIONS = 2  # along one side of the image
-CELLS = 8  # as well: finer regions, of which windows are made
+CELLS = 8  # as well, a multiple of REGIONS: smaller regions, of which exchanged windows are made
 
 
 def deviation_from_median(features: torch.Tensor) -> torch.Tensor:

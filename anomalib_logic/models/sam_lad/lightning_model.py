@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 Options = names_of(SamLadSegmentation, SamLadMatching, SamLadBank, SamLadScoring)
 CHUNK = 1  # images at a time while fitting and testing: neither result nor memory depend on the size of batches
 NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-FORMAT = 1  # of checkpoints; the next one where a field has another meaning under the same name
+FORMAT = 2  # of checkpoints; the next one where a field has another meaning under the same name
 LEAST_SIDE = 384  # pixels; at 224 small parts have too few positions
 SAMPLE = 60  # images whose features are clustered, at most
 SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
@@ -247,7 +247,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             templates = map(self.model.represent, self._normal_images("filling the bank", kept))
             self.model.fit(templates, len(kept), left_out, changed, self.seed)
         bank = self.model.bank
-        logger.info("the bank has %d images of %.0f bytes each", len(bank), bank.bytes_per_image)
+        logger.info("the bank has %d images of %.0f bytes each in the mean", len(bank), bank.bytes_per_image)
 
     def _normal_images(self, what: str, chosen: Iterable[int] | None = None) -> Iterator[torch.Tensor]:
         """Go over the normal training images one by one, or over those of the chosen indices."""

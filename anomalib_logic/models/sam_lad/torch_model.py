@@ -212,8 +212,9 @@ class SamLadModel(nn.Module):
         everything = torch.cat([self.encoder.maps(image, list(maps)).all for image, *maps in parts])
         self.encoder.fit_objects(images, everything[:, : self.encoder.fine_channels], seed)
         self._prepared = {}
-        for score in self.scores.values():
-            self._prepared |= score.prepare(everything, seed)
+        with full_precision(images.device):
+            for score in self.scores.values():
+                self._prepared |= score.prepare(everything, seed)
 
     @torch.no_grad()
     def outline(self, images: torch.Tensor) -> Template:
@@ -234,7 +235,7 @@ class SamLadModel(nn.Module):
         sample: Sequence[tuple[torch.Tensor, int | None]] = (),
         seed: int = 0,
     ) -> None:
-        """Fill the bank and calibrate on it, each normal image against the others.
+        """Fill the bank and calibrate on it, each normal image against the others; :meth:`fit_encoder` comes before.
 
         Args:
             templates: Results of :meth:`represent` for the images that the bank keeps, a few at a time.

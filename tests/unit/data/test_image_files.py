@@ -240,15 +240,56 @@ CUT = [(suffix.removeprefix("."), {}) for suffix in IMAGE_SUFFIXES]
 CUT += [("tif", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg")]
 
 
+def save(path, options):
+    (RGB.convert("L") if path.suffix == ".pgm" else RGB).save(path, **options)
+
+
 @pytest.mark.parametrize(("suffix", "options"), CUT)
-def test_file_that_is_cut_short_is_named_wherever_it_lies(suffix, options, tmp_path):
+def test_file_that_is_cut_short_is_named_wherever_it_lies(suffix, options, tmp_path, monkeypatch):
     paths = [tmp_path / f"{i:03}.{suffix}" for i in range(120)]
     for path in paths:
-        (RGB.convert("L") if suffix == "pgm" else RGB).save(path, **options)
-    check_image_files(paths, sample=3)
+        save(path, options)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, "load_pixels", lambda path, image: pytest.fail(f"{path} was decoded"))
+        check_image_files(paths, sample=3)  # whole files are not decoded
     paths[77].write_bytes(paths[77].read_bytes()[:-70])
     with pytest.raises(ValueError, match=rf"077\.{suffix} is not a readable image file"):
         check_image_files(paths, sample=3)
+
+
+WHOLE = {
+    "P6 of 100 values": b"P6 2 2 100\n" + bytes(12),
+    "P6 of 16 bits": b"P6 2 2 65535\n" + bytes(24),
+    "P3": b"P3 2 2 255\n" + b"10 20 30 " * 4,
+}
+
+
+@pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
+def test_files_whose_header_does_not_tell_their_length_are_decoded(content, tmp_path):
+    path = tmp_path / "a.ppm"
+    path.write_bytes(content)
+    check_image_files([path])
+    path.write_bytes(content[:-5])
+    with pytest.raises(ValueError, match=r"a\.ppm is not a readable image file"):
+        check_image_files([path])
+
+
+def test_tiff_files_of_tiles_and_without_lengths_of_strips_are_read(tmp_path):
+    parts = np.random.default_rng(0).integers(0, 256, 256 * 3, np.uint8).tobytes()
+    tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1}
+    for name, more in {"tiles": {322: 16, 323: 16, 324: 8, 325: 256}, "strips": {273: 8, 278: 16}}.items():
+        entries = sorted({**tags, **more}.items())
+        directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHLL", t, 4, 1, v) for t, v in entries)
+        path = tmp_path / f"{name}.tif"
+        path.write_bytes(b"II*\0" + struct.pack("<L", 264) + parts[:256] + directory + bytes(4))
+        check_image_files([path])
+        assert read_image(path).shape == (3, 16, 16)
+
+
+def test_file_of_another_format_than_its_suffix_says_is_decoded(tmp_path):
+    RGB.save(tmp_path / "a.webp")
+    (tmp_path / "a.webp").rename(tmp_path / "a.tif")
+    check_image_files([tmp_path / "a.tif"])
 
 
 def test_file_with_more_after_its_end_is_taken(tmp_path):

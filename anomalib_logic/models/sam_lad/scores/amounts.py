@@ -16,20 +16,20 @@ from .score import Measured, Score
 
 WORDS = 48  # centroids of a clustering, M
 POWER = 0.75  # of the shares: 0.5 makes much of what is rare, 1 of what there is most of
-LEAST_SHRINKAGE = 1e-6  # of a covariance that can be inverted
-LEAST_LENGTH = 1e-9  # of a change that is one
+EPS = 1e-6  # least number that is divided by, and least shrinkage of a covariance that can be inverted
 EXCHANGES = 1000  # windows that are exchanged, K
 SIDES = (1, 2, 3)  # of such windows, in cells
-NORM = 8  # of the components along all changes: the larger, the more the highest ones count
+EXPONENT = 8  # of the power mean of the components along all changes: the larger, the more the highest ones count
 
 
 class Amounts(Score):
     """How unusual the shares of centroids are among those of normal images.
 
-    Powers of them have a Gaussian over normal images with Ledoit-Wolf covariance. What counts is how far they are from
-    its mean along changes that a rule forbids: parts that are missing, added or exchanged. Such changes are made of
-    normal images, see :func:`exchange_windows`, and each has a matched filter: the component along it, in standard
-    deviations. The Mahalanobis distance would add up the noise of all directions, most of which no such change has.
+    A Gaussian with Ledoit-Wolf covariance is fitted to powers of those of normal images. What counts is how far from
+    its mean they are along changes that a rule forbids: parts that are missing, added or exchanged. Such changes are
+    made of normal images, see :func:`exchange_windows`, and each has a matched filter: the component along it, in
+    standard deviations. The Mahalanobis distance would add up the noise of all directions, most of which no such change
+    has.
     Clusterings from different starts are differently good, so several are taken together.
 
     Args:
@@ -67,11 +67,18 @@ class Amounts(Score):
         raise NotImplementedError
 
     def learn(self, bank: Bank, left_out: Template | None, prepared: Template, seed: int) -> None:
-        """Fit the Gaussian to all normal images, and the filters to the changes of the sample."""
+        """Fit the Gaussian to all normal images, and the filters to the changes of the sample.
+
+        Raises:
+            RuntimeError: If there was no sample.
+        """
         del seed
+        if "exchanged" not in prepared:
+            msg = "there is no sample of normal images to learn from: call fit_encoder before each fit"
+            raise RuntimeError(msg)
         shares = bank.shares if left_out is None else torch.cat([bank.shares, left_out["shares"]])
         self.fit_gaussian(
-            self.histogram(shares), self.histogram(prepared["after"]) - self.histogram(prepared["before"])
+            self.histogram(shares), self.histogram(prepared["exchanged"]) - self.histogram(prepared["unchanged"])
         )
 
     def measure(self, compared: Comparison) -> Measured:
@@ -110,7 +117,7 @@ class Amounts(Score):
         gaussian = LedoitWolf(store_precision=False).fit(histograms.cpu().double().numpy())
         self.number.fill_(len(histograms))
         self.shrinkage.fill_(gaussian.shrinkage_)
-        if gaussian.shrinkage_ > LEAST_SHRINKAGE:  # positive definite: an eighth of the time of the pseudo-inverse
+        if gaussian.shrinkage_ > EPS:  # positive definite: an eighth of the time of the pseudo-inverse
             precision = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gaussian.covariance_)))
         else:  # images that do not differ, or two
             precision = torch.from_numpy(gaussian.get_precision())
@@ -118,7 +125,7 @@ class Amounts(Score):
         weighted = precision @ changes
         lengths = (changes * weighted).sum(dim=0).clamp_min(0).sqrt()
         location = torch.from_numpy(gaussian.location_)
-        filters = weighted / lengths.clamp_min(LEAST_LENGTH)
+        filters = weighted / lengths.clamp_min(EPS)
         self.location, self.precision, self.filters, self.lengths = (
             t.to(histograms) for t in (location, precision, filters, lengths)
         )
@@ -126,9 +133,10 @@ class Amounts(Score):
     def without(self, normal: torch.Tensor) -> "Amounts":
         """Amounts with the Gaussian of all other normal images, for one that shall be measured as new images are.
 
-        It has the shrinkage of all images, and the variance that they are shrunk to. Its covariance then differs from
-        theirs by a factor and by one term of rank one, so its inverse follows by the formula of Sherman and Morrison,
-        and with it the filters. Fewer than three images are too few to leave one out: the Gaussian is that of all.
+        It has the shrinkage of all images, so that its covariance differs from theirs by a factor and by one term of
+        rank one: its inverse follows by the formula of Sherman and Morrison, and with it the filters. The result has
+        what measuring needs, and nothing else. Fewer than three images are too few to leave one out: then it is the
+        Gaussian of all.
 
         Args:
             normal: The image's :meth:`histogram`, shape ``(D,)``.
@@ -141,13 +149,13 @@ class Amounts(Score):
             t.cpu().double() for t in (normal - self.location, self.precision, self.filters, self.lengths)
         )
         own, weighted = (1 - float(self.shrinkage)) / (number - 1), precision @ residual
-        weight = own / (1 - own * residual @ weighted).clamp_min(LEAST_SHRINKAGE)
+        weight = own / (1 - own * residual @ weighted).clamp_min(EPS)
         along = residual @ filters * lengths
         filters = filters * lengths + weight * weighted.outer(along)
         lengths = (lengths.square() + weight * along.square()).sqrt()
         factor = (number - 1) / number
         others.location = self.location - (residual / (number - 1)).to(self.location)
-        others.filters = (factor**0.5 * filters / lengths.clamp_min(LEAST_LENGTH)).to(self.filters)
+        others.filters = (factor**0.5 * filters / lengths.clamp_min(EPS)).to(self.filters)
         return others
 
     def components(self, histograms: torch.Tensor) -> torch.Tensor:
@@ -159,12 +167,12 @@ class Amounts(Score):
         return (histograms - self.location) @ self.filters
 
     def distance(self, histograms: torch.Tensor) -> torch.Tensor:
-        """Norm of the components, shape ``(N,)``: a soft maximum of their absolute values.
+        """Power mean of the components' absolute values, shape ``(N,)``.
 
         Args:
             histograms: Result of :meth:`histogram`.
         """
-        return norm(self.components(histograms))
+        return power_mean(self.components(histograms))
 
     def amounts(self, histograms: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """How unusual the amount is of what is at each position.
@@ -191,26 +199,26 @@ class Amounts(Score):
     def terms(self, histograms: torch.Tensor) -> torch.Tensor:
         """Terms of the squared distances, which are their sums, shape ``(N, D)``."""
         components = self.components(histograms)
-        ratios = components / norm(components).clamp_min(LEAST_LENGTH).unsqueeze(1)
-        weights = components * ratios.abs().pow(NORM - 2) / ratios.shape[1]
+        ratios = components / power_mean(components).clamp_min(EPS).unsqueeze(1)
+        weights = components * ratios.abs().pow(EXPONENT - 2) / ratios.shape[1]
         return (histograms - self.location) * (weights @ self.filters.T)
 
 
-def norm(components: torch.Tensor) -> torch.Tensor:
-    """Root of the mean of powers of absolute values, shape ``(N,)``.
+def power_mean(components: torch.Tensor) -> torch.Tensor:
+    """Power mean of absolute values, shape ``(N,)``: between their mean and the highest.
 
     Args:
         components: Shape ``(N, K)``.
     """
-    highest = components.abs().amax(dim=1, keepdim=True).clamp_min(LEAST_LENGTH)  # so that no power is too large
-    return ((components / highest).abs().pow(NORM).mean(dim=1, keepdim=True).pow(1 / NORM) * highest).squeeze(1)
+    highest = components.abs().amax(dim=1, keepdim=True).clamp_min(EPS)  # so that no power is too large
+    return ((components / highest).abs().pow(EXPONENT).mean(dim=1, keepdim=True).pow(1 / EXPONENT) * highest).squeeze(1)
 
 
 def exchange_windows(cells: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Shares of normal images before and after a window of each comes from another one.
 
-    Every second window comes from the same place, as parts of fixed places would be exchanged; the others come from
-    any place, so that parts are missing or added that all normal images have.
+    Every second window comes from the same place: one variant of what is there takes the place of another. The others
+    come from any place, so that parts that each normal image has are missing or there twice.
 
     Args:
         cells: Shares by cell, see :func:`.clustering.assign`, shape ``(Z, CELLS ** 2, B, M)``.
@@ -238,8 +246,10 @@ def exchange_windows(cells: torch.Tensor, seed: int) -> tuple[torch.Tensor, torc
         if i % 2:
             other_row, other_column = row, column
         changed = images[image].clone()
+        place = (slice(row, row + side), slice(column, column + side))
         window = images[other, other_row : other_row + side, other_column : other_column + side]
-        changed[row : row + side, column : column + side] = window
+        # Where cells differ in size, all shares would not sum up to 1.
+        changed[place] = window * (changed[place].sum() / window.sum().clamp_min(EPS))
         before.append(pool(images[image]))
         after.append(pool(changed))
     return torch.stack(before), torch.stack(after)

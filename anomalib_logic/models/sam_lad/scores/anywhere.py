@@ -18,7 +18,9 @@ FARTHEST = 10_000  # of which so many, the farthest from the patches of all othe
 
 
 class Anywhere(Score):
-    """Distances of features to the nearest of a coreset of those of all normal images.
+    """Distances of features to the nearest of a coreset of those of normal images.
+
+    Coarse features are those of all normal images, fine ones of those that the bank keeps them of.
 
     Args:
         side: Height and width of the maps.

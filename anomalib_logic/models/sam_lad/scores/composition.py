@@ -56,8 +56,8 @@ class Composition(Amounts):
             self.centroids[i] = centroids
             self.temperatures[i] = (SOFTNESS * distances.square().mean()).clamp_min(1e-6)
         cells = [assign(image, self.centroids, self.temperatures, CELLS)[1] for image in features.split(1)]
-        before, after = exchange_windows(torch.cat(cells), seed)
-        return {"before": before, "after": after}
+        unchanged, exchanged = exchange_windows(torch.cat(cells), seed)
+        return {"unchanged": unchanged, "exchanged": exchanged}
 
     def keep(self, maps: Maps, found: Found) -> Template:
         """Shares of the centroids, and what is where."""

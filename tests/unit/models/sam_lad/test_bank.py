@@ -48,7 +48,7 @@ def test_templates_come_back_however_they_were_given(sizes, block, monkeypatch):
 
 
 @pytest.mark.parametrize("sizes", [[10], [1] * 10, [4, 5, 1], [2, 8]], ids=str)
-@pytest.mark.parametrize(("most", "kept"), [(10, range(10)), (4, range(0, 10, 3)), (5, range(0, 10, 2)), (1, [0])])
+@pytest.mark.parametrize(("most", "kept"), [(10, range(10)), (4, [0, 2, 5, 7]), (9, range(9)), (1, [0])])
 def test_sampled_fields_are_kept_of_the_images_that_are_held_out(sizes, most, kept, monkeypatch):
     monkeypatch.setattr(bank_module, "HELD_OUT", most)
     fields, bank = templates(10), Bank(IMAGES, OBJECTS, half=False, sampled=["coarse"])
@@ -62,6 +62,9 @@ def test_sampled_fields_are_kept_of_the_images_that_are_held_out(sizes, most, ke
     found = bank.template(bank.held_out)
     for name, values in fields.items():
         assert torch.equal(found[name], values[kept]), name
+    if len(kept) < 10:
+        with pytest.raises(ValueError, match=f"keeps 'coarse' of {len(kept)} of 10 images only"):
+            bank.template(torch.arange(10))
 
 
 def test_single_objects_are_found_by_image_and_slot():

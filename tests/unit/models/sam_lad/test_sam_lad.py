@@ -146,6 +146,20 @@ def test_picture_shows_partners_in_one_colour_and_the_unmatched_in_red(trained, 
         np.testing.assert_allclose(right[colour], place, atol=10)
 
 
+def test_picture_has_the_shape_that_was_asked_for(trained, folder):
+    explanation = trained[0].explain(images_of(folder, "bad")[2:3])[0]
+    picture = np.array(explanation.draw(size=(128, 256)))
+    assert picture.shape == (128, 512, 3)
+    surplus = explanation.masks[explanation.partners < 0][0].nonzero().float().mean(dim=0)  # masks of 16 x 16
+    np.testing.assert_allclose(outlines(picture[:, :256])[(255, 0, 0)], surplus * torch.tensor([8, 16]), atol=10)
+
+
+def test_what_only_a_fit_needs_is_freed(trained):
+    network = trained[0].model
+    assert not network._prepared
+    assert not network._held_out
+
+
 def outlines(picture):
     """Mean place of the pixels of each pure colour."""
     pure = (picture.max(axis=2) == 255) & (picture.min(axis=2) == 0)
