@@ -145,9 +145,11 @@ def memory_gigabytes() -> float | None:
 
 def is_for_users(error: BaseException) -> bool:
     """Whether a message says what to change: one that we or Anomalib raised, or of the operating system or memory."""
-    if isinstance(error, OSError) or lacks_memory(error) or is_broken_file(error) or own_messages(error):
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    if isinstance(error, OSError | MisconfigurationException) or lacks_memory(error) or is_broken_file(error):
         return True
-    if type(error).__name__ == "MisconfigurationException" or unknown_member(error) is not None:
+    if own_messages(error) or unknown_member(error) is not None:
         return True
     frames = traceback.extract_tb(error.__traceback__)
     raised = bool(frames) and (frames[-1].line or "").startswith("raise")  # else an operation failed: a fault of ours

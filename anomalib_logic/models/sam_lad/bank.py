@@ -150,7 +150,7 @@ class Bank(DynamicBufferMixin):
             if end > number:
                 _refuse(number)
             for name in self.names:
-                kept = _sample(number) if name in self.sampled else torch.arange(number)
+                kept = (_sample(number) if name in self.sampled else torch.arange(number)).to(valid.device)
                 if not filled:
                     shape = (len(kept), *template[name].shape[1:])
                     fields[name] = torch.empty(shape, dtype=kinds[name], device=valid.device)
