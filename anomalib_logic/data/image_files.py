@@ -166,10 +166,10 @@ def _length(image: Image.Image) -> int:
         tags = image.tag_v2  # type: ignore[attr-defined]
         parts = [zip(tags[places], tags.get(lengths, ()), strict=False) for places, lengths in PARTS if places in tags]
         return max((place + length for part in parts for place, length in part), default=sys.maxsize)
-    decoder, _, start, *_ = (*image.tile, ("none", None, 0))[0]  # type: ignore[attr-defined]
-    if decoder != "raw" or image.mode == "1":
+    tile = image.tile[0] if image.tile else None  # type: ignore[attr-defined]
+    if tile is None or tile[0] != "raw" or image.mode == "1":
         return sys.maxsize
-    return int(start) + image.width * image.height * len(image.getbands())
+    return int(tile[2]) + image.width * image.height * len(image.getbands())
 
 
 def unreadable_image(path: str | Path, error: Exception) -> ValueError:

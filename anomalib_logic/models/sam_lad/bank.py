@@ -143,19 +143,21 @@ class Bank(DynamicBufferMixin):
         fields: dict[str, torch.Tensor] = {}
         blocks: dict[str, list[torch.Tensor]] = {name: [] for name in self.object_names}
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in self.object_names}
-        filled = 0
+        sample, filled = _sample(number), 0
         for template in templates:
             valid = template["valid"]
             end = filled + len(valid)
             if end > number:
                 _refuse(number)
+            first = int((sample < filled).sum())
+            chosen = (sample[first : int((sample < end).sum())] - filled).to(valid.device)
             for name in self.names:
-                kept = (_sample(number) if name in self.sampled else torch.arange(number)).to(valid.device)
+                sampled = name in self.sampled
                 if not filled:
-                    shape = (len(kept), *template[name].shape[1:])
+                    shape = (len(sample) if sampled else number, *template[name].shape[1:])
                     fields[name] = torch.empty(shape, dtype=kinds[name], device=valid.device)
-                rows = (filled <= kept) & (kept < end)
-                fields[name][rows] = template[name][kept[rows] - filled].to(kinds[name])
+                part, row = (template[name][chosen], first) if sampled else (template[name], filled)
+                fields[name][row : row + len(part)] = part
             for name in self.object_names:
                 parts[name].append(template[name][valid].to(kinds[name]))
                 if sum(part.nbytes for part in parts[name]) > BLOCK:

@@ -113,7 +113,7 @@ class SamLadScoring(OptionGroup):
         align: What a position of an object is compared with: the same position of the image (``"none"``, the paper),
             the same position in the partners' own frames (``"box"``, ours), or the nearest feature anywhere in the
             partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature (fine, coarse)
-            anywhere in all normal images, and coarse ones in the same place.
+            anywhere in normal images, and coarse ones in the same place.
         eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
         lite: Measure unmatched objects only (equation 16).
         composition: Add scores of how much there is of what, in the image and in its quarters, see

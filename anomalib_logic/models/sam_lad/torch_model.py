@@ -89,8 +89,7 @@ class SamLadModel(nn.Module):
             images |= score.IMAGES
             objects |= score.OBJECTS
             sampled |= score.SAMPLED
-        sampled = {name: kind for name, kind in sampled.items() if name not in images}
-        self.bank = Bank(images | sampled, objects, bank.half_precision_bank, sampled)
+        self.bank = Bank(images | sampled, objects, bank.half_precision_bank, sampled.keys() - images.keys())
         self.blur = SeparableBlur(scoring.sigma)
         self._prepared: Template = {}  # what scores learn from, from `fit_encoder` to a fit
         self._held_out: Sequence[Measurements] = ()  # normal images, from a fit to its thresholds

@@ -237,6 +237,7 @@ def exchange_windows(cells: torch.Tensor, seed: int) -> tuple[torch.Tensor, torc
         return image.unflatten(1, sides).unflatten(0, sides).sum(dim=(1, 3)).flatten(0, 1)
 
     images = cells.unflatten(1, (CELLS, CELLS))
+    pooled = [pool(image) for image in images]
     before, after = [], []
     for i in range(EXCHANGES):
         image = draw(len(images))
@@ -250,6 +251,6 @@ def exchange_windows(cells: torch.Tensor, seed: int) -> tuple[torch.Tensor, torc
         window = images[other, other_row : other_row + side, other_column : other_column + side]
         # Where cells differ in size, all shares would not sum up to 1.
         changed[place] = window * (changed[place].sum() / window.sum().clamp_min(EPS))
-        before.append(pool(images[image]))
+        before.append(pooled[image])
         after.append(pool(changed))
     return torch.stack(before), torch.stack(after)

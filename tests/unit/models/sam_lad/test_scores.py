@@ -372,6 +372,10 @@ def test_amounts_mark_what_there_is_too_much_of():
     query[:, :, 3:5, 3:5] = 2
     amounts = score.amounts(histogram(query), query)[0]
     assert amounts[query[0, 0] == 2].min() > 2 * amounts[query[0, 0] != 2].max()
+    # All positions together give the squared distance, but for amounts that make it smaller.
+    terms = score.terms(histogram(query))
+    assert terms.sum().item() == pytest.approx(score.distance(histogram(query)).square().item(), rel=1e-4)
+    assert amounts.square().mean().item() == pytest.approx(terms.clamp_min(0).sum().item(), rel=1e-3)
 
 
 def test_layout_marks_what_is_in_the_wrong_quarter_of_the_image():
