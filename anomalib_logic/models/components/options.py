@@ -22,7 +22,7 @@ class OptionGroup:
     """A group, whose choices (``Literal``) and lower limits are checked when it is made.
 
     Attributes:
-        LEAST: Least value of fields that have one.
+        LEAST: Least value of fields that have one; ``None`` is allowed where it is the default.
 
     Raises:
         ValueError: If a value is out of range; the message names the field, the value and the remedy.
@@ -37,7 +37,9 @@ class OptionGroup:
             if get_origin(hints[field.name]) is Literal:
                 check_choice(field.name, getattr(self, field.name), hints[field.name])
         for name, least in self.LEAST.items():
-            check_least(name, getattr(self, name), least)
+            value, default = getattr(self, name), getattr(type(self), name)
+            if value is not None or default is not None:
+                check_least(name, value, least)
 
 
 def names_of(*groups: type) -> Any:

@@ -24,8 +24,6 @@ class Comparison(NamedTuple):
         matches: Which object belongs to which.
         missing: Reference objects that the query lacks, shape ``(N, R, L)``.
         surplus: Objects of the query that no reference has, shape ``(N, K)``.
-        places: Squared distances of coarse features to those in the same place of ``alike``, shape ``(N, A, h, w)``;
-            ``None`` if the bank does not keep such features.
     """
 
     query: Template
@@ -36,10 +34,9 @@ class Comparison(NamedTuple):
     matches: Matches
     missing: torch.Tensor
     surplus: torch.Tensor
-    places: torch.Tensor | None
 
 
-ALIKE = 50  # most normal images that are compared place by place
+ALIKE = 100  # most normal images that are compared place by place
 
 
 def compare(
@@ -65,15 +62,4 @@ def compare(
     matches = matching(scores, query["valid"], valid)
     missing = matching.missing(matches, descriptors, boxes, valid)
     surplus = query["valid"] & ~matches.matched.any(dim=1)
-    places = place_distances(query["coarse"], bank.get("coarse", alike)) if "coarse" in query else None
-    return Comparison(query, bank, exclude, alike, references, matches, missing, surplus, places)
-
-
-def place_distances(features: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
-    """Squared distances of features to those in the same place of normal images, shape ``(N, A, h, w)``.
-
-    Args:
-        features: Shape ``(N, C, h, w)``.
-        normal: Shape ``(N, A, C, h, w)``.
-    """
-    return (features.unsqueeze(1) - normal).square().sum(dim=2)
+    return Comparison(query, bank, exclude, alike, references, matches, missing, surplus)

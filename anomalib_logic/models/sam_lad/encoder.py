@@ -31,6 +31,8 @@ from .options import SamLadBank, SamLadMatching, SamLadSegmentation
 logger = logging.getLogger(__name__)
 
 EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
+OBJECT_SIZE = 16  # height and width of the grid on which objects are compared
+COARSE_OBJECT_SIZE = 8  # where more would repeat the same features, or where segments are rough
 KEY_SIDE = 8  # height and width of the features by which similar images are searched
 
 
@@ -106,11 +108,13 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.object_size = bank.object_size
         self.scene = (bank.scene_size, bank.scene_size)
         self.fine_channels = sum(backbone.channels[:2])
         self.grid = (bank.upsample * backbone.grid[0], bank.upsample * backbone.grid[1])
         self.upsampler = self._build_upsampler(upsampler_weights, bank.upsample)
+        refined = len(backbone.channels) > 1 or self.upsampler is not None
+        fine = refined and segmentation.objects != "cluster"
+        self.object_size = bank.object_size or (OBJECT_SIZE if fine else COARSE_OBJECT_SIZE)
         self.standardization = ChannelStandardization(backbone.channels)
         self.upsampled_standardization = ChannelStandardization(backbone.channels)  # of what the up-sampler makes
         s = segmentation

@@ -83,7 +83,8 @@ class SamLadBank(OptionGroup):
         upsample: Factor by which features are up-sampled from the grid of patches (stride 16 for a pyramid): 1, 2, 4,
             8, 16 or 32; 8 in the paper.
         scene_size: Height and width of the grid on which whole images are compared.
-        object_size: Height and width of the grid on which objects are compared.
+        object_size: Height and width of the grid on which objects are compared; ``None``: 16, and 8 where there is no
+            more to compare, with clusters as objects and with a transformer's patches that no up-sampler refines.
     """
 
     LEAST: ClassVar[Mapping[str, float]] = {"k": 1, "scene_size": 1, "object_size": 1}
@@ -94,7 +95,7 @@ class SamLadBank(OptionGroup):
     half_precision_bank: bool = True
     upsample: int = 4
     scene_size: int = 48
-    object_size: int = 16
+    object_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -113,7 +114,7 @@ class SamLadScoring(OptionGroup):
         align: What a position of an object is compared with: the same position of the image (``"none"``, the paper),
             the same position in the partners' own frames (``"box"``, ours), or the nearest feature anywhere in the
             partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature (fine, coarse)
-            anywhere in normal images, and coarse ones in the same place.
+            anywhere in normal images, and windows of coarse ones in about the same place.
         eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
         lite: Measure unmatched objects only (equation 16).
         composition: Add scores of how much there is of what, in the image and in its quarters, see

@@ -82,7 +82,7 @@ class SamLadModel(nn.Module):
             features, upsampler_weights, sam_checkpoint, pre_trained, segmentation, matching, bank, mean, std
         )
         self.matching = ObjectMatching(matching.geometry)
-        self.scores = build_scores(scoring, bank, features.grid, sum(features.channels))
+        self.scores = build_scores(scoring, bank, features.grid, features.channels)
         images, objects = dict(IMAGES), dict(OBJECTS)
         sampled: dict[str, torch.dtype] = {}
         for score in self.scores.values():
@@ -208,12 +208,14 @@ class SamLadModel(nn.Module):
         """
         self.encoder.fit_standardization(images, features)
         parts = zip(images.split(1), *(m.split(1) for m in features), strict=True)
-        everything = torch.cat([self.encoder.maps(image, list(maps)).all for image, *maps in parts])
+        maps = [self.encoder.maps(image, list(scales)) for image, *scales in parts]
+        everything, coarse = torch.cat([m.all for m in maps]), torch.cat([m.coarse for m in maps])
+        del maps
         self.encoder.fit_objects(images, everything[:, : self.encoder.fine_channels], seed)
         self._prepared = {}
         with full_precision(images.device):
             for score in self.scores.values():
-                self._prepared |= score.prepare(everything, seed)
+                self._prepared |= score.prepare(everything, coarse, seed)
 
     @torch.no_grad()
     def outline(self, images: torch.Tensor) -> Template:

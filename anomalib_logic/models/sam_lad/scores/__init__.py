@@ -3,6 +3,8 @@
 
 """The scores: each one a way in which an image can be unusual."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from ..options import SamLadBank, SamLadScoring
@@ -17,13 +19,15 @@ from .score import Score
 __all__ = ["Score", "build_scores"]
 
 
-def build_scores(options: SamLadScoring, bank: SamLadBank, grid: tuple[int, int], channels: int) -> nn.ModuleDict:
+def build_scores(
+    options: SamLadScoring, bank: SamLadBank, grid: tuple[int, int], channels: Sequence[int]
+) -> nn.ModuleDict:
     """All scores that count, by name.
 
     Args:
         options, bank: See :mod:`.options`.
         grid: Height and width of the coarse features.
-        channels: Channels of the features of all scales.
+        channels: Channels of the features of each scale.
 
     Returns:
         A dictionary of :class:`.score.Score`.
@@ -37,11 +41,10 @@ def build_scores(options: SamLadScoring, bank: SamLadBank, grid: tuple[int, int]
         if not options.lite:
             scores["details"] = Anywhere(side, fine=True, patches=4000)
             scores["anywhere"] = Anywhere(side, fine=False, patches=1000)
-            scores["place"] = Place(side, grid, window=3, nearest=bank.k, floor=3.0)
-            scores["arrangement"] = Place(side, grid, window=5, nearest=None, floor=1.0)
+            scores["place"] = Place(side, grid, sum(channels[1:] or channels))
     scores["count"] = Count(side)
     if options.composition:
-        scores["composition"] = Composition(side, channels)
+        scores["composition"] = Composition(side, sum(channels))
         scores["layout"] = Layout(side)
     for score in scores.values():
         score.image_score = options.image_score

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 from sklearn.covariance import LedoitWolf
+from torch.nn import functional as F
 
 from ..bank import Bank, Template
 from ..clustering import CELLS, REGIONS, regions_of
 from ..comparison import Comparison
-from .place import smooth
 from .score import Measured, Score
 
 WORDS = 48  # centroids of a clustering, M
@@ -254,3 +254,8 @@ def exchange_windows(cells: torch.Tensor, seed: int) -> tuple[torch.Tensor, torc
         before.append(pooled[image])
         after.append(pool(changed))
     return torch.stack(before), torch.stack(after)
+
+
+def smooth(maps: torch.Tensor) -> torch.Tensor:
+    """Mean over windows of 5 x 5, shape ``(..., h, w)``."""
+    return F.avg_pool2d(maps.unsqueeze(-3), 5, stride=1, padding=2, count_include_pad=False).squeeze(-3)

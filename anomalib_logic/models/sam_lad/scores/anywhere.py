@@ -18,9 +18,7 @@ FARTHEST = 10_000  # of which so many, the farthest from the patches of all othe
 
 
 class Anywhere(Score):
-    """Distances of features to the nearest of a coreset of those of normal images.
-
-    Coarse features are those of all normal images, fine ones of those that the bank keeps them of.
+    """Distances of features to the nearest of a coreset of those of normal images that the bank keeps them of.
 
     Args:
         side: Height and width of the maps.
@@ -40,8 +38,7 @@ class Anywhere(Score):
         self.fine = fine
         self.finding = f"a {'detail' if fine else 'spot'} unlike any in normal images"
         self.field = "scene" if fine else "coarse"
-        fields = {self.field: torch.half}
-        self.IMAGES, self.SAMPLED = ({}, fields) if fine else (fields, {})  # type: ignore[misc]
+        self.SAMPLED = {self.field: torch.half}  # type: ignore[misc]
         self.most = patches
         if fine:
             self.register_buffer("whitening", torch.empty(0))

@@ -45,8 +45,9 @@ class Composition(Amounts):
         """Powers of the shares of the whole image."""
         return shares.sum(dim=1).flatten(1).pow(POWER)
 
-    def prepare(self, features: torch.Tensor, seed: int) -> Template:
+    def prepare(self, features: torch.Tensor, coarse: torch.Tensor, seed: int) -> Template:
         """Cluster the features, and exchange windows of the sample's images."""
+        del coarse
         clusterings, words, _ = self.centroids.shape
         deviation = deviation_from_median(features)
         everywhere = sample_features(features, seed).T

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Windows of the image compared with the same place of normal images (ours)."""
+"""Windows of the image compared with about the same place of normal images (ours)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,51 +14,125 @@ from ..comparison import Comparison
 from ..encoder import Found, Maps
 from .score import Measured, Score
 
+WINDOW = 5  # height and width of windows, in positions of the coarse features
+SHIFT = 1  # windows of normal images lie so many positions away, at most
+COMPONENTS = 64  # principal components of windows that are compared, D
+SAMPLE = 1000  # windows that they are computed of, about
+PART = 25  # normal images that are compared at a time, in memory that stays in the cache
+FLOOR = 0.5  # share of the average distance, added to that of each place: how much of a difference counts anywhere
+
 
 class Place(Score):
-    """Distances of coarse features, averaged over windows, to the same place of the nearest normal images.
+    """Distances of windows of coarse features to the nearest of normal images in about the same place.
 
-    Outside the image there is no distance: windows that reach beyond the border, with fewer positions, count less.
+    What is compared are principal components: most of what a window's features have besides them is noise. Each window
+    has its own nearest image, of all that are alike: two parts of one image may be like those of two.
 
     Args:
         side: Height and width of the maps.
         grid: Height and width of the coarse features.
-        window: Height and width of the windows.
-        nearest: Compare with so many normal images, those that are most alike as wholes; with ``None`` each window has
-            its own, of all that are compared place by place.
-        floor: Share of the average distance, added to that of each place: how much of a difference counts anywhere.
+        channels: Number of their channels, C.
+
+    Attributes:
+        components: Principal components, shape ``(D, C, h, w)`` of a window; zero where there are no more.
+        offset: What they are of the mean window, negative, shape ``(D,)``.
     """
 
-    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"coarse": torch.half}
+    finding = "what is at a place"
+    IMAGES: ClassVar[Mapping[str, torch.dtype]] = {"windows": torch.half}
 
-    def __init__(self, side: int, grid: tuple[int, int], window: int, nearest: int | None, floor: float) -> None:
+    def __init__(self, side: int, grid: tuple[int, int], channels: int) -> None:
         super().__init__(side, grid)
-        self.finding = "what is at a place" if nearest is not None else "what is in a larger area"
-        self.window = window
-        self.nearest = nearest
-        self.floor = floor
+        height, width = (min(WINDOW, length) for length in grid)
+        rows, columns = grid[0] - height + 1, grid[1] - width + 1
+        top, left = (height - 1) // 2, (width - 1) // 2
+        self.border = (left, width - 1 - left, top, height - 1 - top)
+        self.register_buffer("components", torch.zeros(COMPONENTS, channels, height, width))
+        self.register_buffer("offset", torch.zeros(COMPONENTS))
+        self.register_buffer("partners", _partners(rows, columns), persistent=False)
+
+    def prepare(self, features: torch.Tensor, coarse: torch.Tensor, seed: int) -> Template:
+        """Principal components of the sample's windows."""
+        del features
+        mean, directions = principal_components(_draw_windows(coarse, self.components.shape[2:], seed), COMPONENTS)
+        self.components.copy_(directions.T.view_as(self.components))
+        self.offset.copy_(-(mean @ directions))
+        return {}
 
     def keep(self, maps: Maps, found: Found) -> Template:
-        """Coarse features."""
+        """Components of all windows that lie in the image."""
         del found
-        return {"coarse": maps.coarse}
+        return {"windows": F.conv2d(maps.coarse, self.components, self.offset)}
 
     def measure(self, compared: Comparison) -> Measured:
-        """Distance of each window."""
-        squared = compared.places
-        assert squared is not None  # this score asks for them
-        if self.nearest is not None:
-            nearest = squared.mean(dim=(2, 3)).topk(min(self.nearest, squared.shape[1]), largest=False).indices
-            squared = squared.gather(1, nearest[..., None, None].expand(-1, -1, *squared.shape[2:]))
-        means = F.avg_pool2d(squared, self.window, stride=1, padding=self.window // 2)
-        return Measured(means.amin(dim=1).sqrt())
+        """Distance of each window; positions at the border have that of the next one."""
+        windows = compared.query["windows"]
+        _, _, height, width = windows.shape
+        padded = F.pad(windows, (SHIFT,) * 4)
+        steps = range(2 * SHIFT + 1)
+        shifted = torch.stack([padded[..., y : y + height, x : x + width] for y in steps for x in steps], dim=-1)
+        shifted = shifted.flatten(2, 3).transpose(1, 2)  # (N, P, D, shifts)
+        parts = []
+        for alike in compared.alike.split(PART, dim=1):
+            normal = compared.bank.get("windows", alike).flatten(3).permute(0, 3, 1, 2)  # (N, P, A, D)
+            parts.append((normal.square().sum(dim=3, keepdim=True) - 2 * normal @ shifted).amin(dim=2))
+        nearest = torch.stack(parts).amin(dim=0)  # at the normal images' places
+        nearest = nearest.flatten(1)[:, self.partners].amin(dim=2)  # at the query's places
+        squared = nearest.unflatten(1, (height, width)) + windows.square().sum(dim=1)
+        distances = squared.clamp_min(0).sqrt()
+        return Measured(F.pad(distances.unsqueeze(1), self.border, mode="replicate").squeeze(1))
 
     def typical(self, maps: torch.Tensor) -> torch.Tensor:
-        """Mean at each place, smoothed, and the floor."""
-        places = smooth(maps.mean(dim=0))
-        return places + self.floor * places.mean()
+        """Mean at each place, and the floor."""
+        places = maps.mean(dim=0)
+        return places + FLOOR * places.mean()
 
 
-def smooth(maps: torch.Tensor) -> torch.Tensor:
-    """Mean over windows of 5 x 5, shape ``(..., h, w)``."""
-    return F.avg_pool2d(maps.unsqueeze(-3), 5, stride=1, padding=2, count_include_pad=False).squeeze(-3)
+def _partners(height: int, width: int) -> torch.Tensor:
+    """Where the shifted windows' distances are that belong to a window.
+
+    Args:
+        height, width: Numbers of windows.
+
+    Returns:
+        Of each window, and each shift, an index into ``(windows of normal images, shifts)``; those that would lie
+        outside the image are replaced by the one that is not shifted.
+    """
+    y, x = (v.flatten().unsqueeze(1) for v in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    steps = 2 * SHIFT + 1
+    shift = torch.arange(steps**2)
+    row, column = y - (shift // steps - SHIFT), x - (shift % steps - SHIFT)
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    own = (y * width + x) * steps**2 + steps**2 // 2
+    return torch.where(inside, (row * width + column) * steps**2 + shift, own)
+
+
+def _draw_windows(coarse: torch.Tensor, size: Sequence[int], seed: int) -> torch.Tensor:
+    """Draw windows, equally many of each image, shape ``(about SAMPLE, C * h * w)``."""
+    generator = torch.Generator().manual_seed(seed)
+    number, drawn = -(-SAMPLE // len(coarse)), []
+    for image in coarse.split(1):
+        windows = F.unfold(image, tuple(size))[0].T
+        drawn.append(windows[torch.randperm(len(windows), generator=generator)[:number].to(windows.device)])
+    return torch.cat(drawn)
+
+
+def principal_components(points: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of points, and the directions in which they vary most.
+
+    Args:
+        points: Shape ``(Q, C)``, fewer than channels: their inner products are decomposed, not the covariance.
+        number: How many directions, D.
+
+    Returns:
+        Mean of shape ``(C,)``, and unit vectors of shape ``(C, D)``, zero where the points do not vary any more; in
+        double precision on the CPU, so that they are the same on all devices.
+    """
+    points = points.cpu().double()
+    mean = points.mean(dim=0)
+    centred = points - mean
+    variances, weights = torch.linalg.eigh(centred @ centred.T)
+    variances, weights = variances.flip(0)[:number], weights.flip(1)[:, :number]
+    some = variances > 1e-9 * variances[0].clamp_min(1e-9)
+    directions = centred.T @ weights * torch.where(some, variances.clamp_min(1e-18).rsqrt(), 0)
+    return mean, F.pad(directions, (0, number - directions.shape[1]))

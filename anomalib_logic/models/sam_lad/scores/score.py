@@ -89,17 +89,18 @@ class Score(DynamicBufferMixin):
         del maps
         return {}
 
-    def prepare(self, features: torch.Tensor, seed: int) -> Template:
+    def prepare(self, features: torch.Tensor, coarse: torch.Tensor, seed: int) -> Template:
         """Learn from features of a sample of the normal images what :meth:`keep` needs.
 
         Args:
             features: Their :attr:`.Maps.all`, shape ``(Z, C, H, W)``.
+            coarse: Their :attr:`.Maps.coarse`, shape ``(Z, C'', h, w)``.
             seed: Seed of random choices.
 
         Returns:
             What :meth:`learn` needs of the sample.
         """
-        del features, seed
+        del features, coarse, seed
         return {}
 
     def learn(self, bank: Bank, left_out: Template | None, prepared: Template, seed: int) -> None:

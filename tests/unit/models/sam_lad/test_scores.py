@@ -14,7 +14,6 @@ from torch.nn.functional import one_hot
 
 from anomalib_logic.models.sam_lad import bank as bank_module
 from anomalib_logic.models.sam_lad.bank import Bank
-from anomalib_logic.models.sam_lad.comparison import place_distances
 from anomalib_logic.models.sam_lad.encoder import Maps
 from anomalib_logic.models.sam_lad.options import SamLadBank, SamLadScoring
 from anomalib_logic.models.sam_lad.scores import build_scores
@@ -22,7 +21,7 @@ from anomalib_logic.models.sam_lad.scores.amounts import CELLS, EXCHANGES, SIDES
 from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere, half_whitening
 from anomalib_logic.models.sam_lad.scores.composition import Composition, Layout
 from anomalib_logic.models.sam_lad.scores.count import Count
-from anomalib_logic.models.sam_lad.scores.place import Place
+from anomalib_logic.models.sam_lad.scores.place import Place, principal_components
 from anomalib_logic.models.sam_lad.scores.scene import Scene
 from anomalib_logic.models.sam_lad.scores.score import Measured
 
@@ -33,7 +32,7 @@ class Compared(NamedTuple):
     query: dict
     bank: Bank
     exclude: torch.Tensor | None
-    places: torch.Tensor | None = None
+    alike: torch.Tensor | None = None
 
 
 def bank_of(features: torch.Tensor, field: str = "coarse") -> Bank:
@@ -69,8 +68,8 @@ def compared_features(score: Anywhere, features: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, ["objects", "details", "anywhere", "place", "arrangement", "count", "composition", "layout"]),
-        ({"composition": False}, ["objects", "details", "anywhere", "place", "arrangement", "count"]),
+        ({}, ["objects", "details", "anywhere", "place", "count", "composition", "layout"]),
+        ({"composition": False}, ["objects", "details", "anywhere", "place", "count"]),
         ({"lite": True}, ["objects", "count", "composition", "layout"]),
         ({"align": "none", "composition": False}, ["positions", "count"]),
         ({"align": "box"}, ["positions", "count", "composition", "layout"]),
@@ -78,14 +77,14 @@ def compared_features(score: Anywhere, features: torch.Tensor) -> torch.Tensor:
     ids=str,
 )
 def test_options_choose_the_scores(options, expected):
-    assert list(build_scores(SamLadScoring(**options), SamLadBank(), (4, 5), 6)) == expected
+    assert list(build_scores(SamLadScoring(**options), SamLadBank(), (4, 5), [2, 4])) == expected
 
 
 @pytest.mark.parametrize("fine", [True, False])
 def test_nearest_patch_is_that_of_any_other_image(fine):
     coarse = torch.rand(4, 3, 4, 5)
     score, query, exclude = learned(coarse, fine=fine), coarse[1:3], torch.tensor([1, 2])
-    assert {score.field: torch.half} == (score.SAMPLED if fine else score.IMAGES)
+    assert {"scene" if fine else "coarse": torch.half} == score.SAMPLED
     whitened = compared_features(score, coarse).transpose(1, 2).unflatten(2, coarse.shape[2:])
     others = torch.stack([whitened[[0, 2, 3]], whitened[[0, 1, 3]]]).transpose(1, 2).flatten(2)
     queries = whitened[1:3].flatten(2).transpose(1, 2)
@@ -144,19 +143,77 @@ def test_half_whitened_features_have_the_square_root_of_their_deviations():
     assert torch.isfinite(half_whitening(torch.ones(1, 3))).all()
 
 
-@pytest.mark.parametrize(("nearest", "window"), [(None, 5), (2, 3), (9, 3)])
-def test_windows_are_compared_with_the_same_place_of_the_images_that_are_alike(nearest, window):
-    coarse, query, alike = torch.rand(6, 3, 7, 8), torch.rand(1, 3, 7, 8), torch.tensor([[4, 0, 3]])
-    score = Place(8, (7, 8), window, nearest, floor=1.0)
-    places = place_distances(query, bank_of(coarse).get("coarse", alike))
-    found = score.measure(Compared({}, None, None, places)).map[0].numpy()
-    squared = np.square(coarse[alike[0]].numpy() - query.numpy()).sum(axis=1)
-    if nearest is not None:
-        squared = squared[np.argsort(squared.mean(axis=(1, 2)))[:nearest]]
-    padded = np.pad(squared, ((0, 0), *[(window // 2, window // 2)] * 2))
-    for y, x in ((0, 0), (3, 4), (6, 7)):
-        means = padded[:, y : y + window, x : x + window].sum(axis=(1, 2)) / window**2
-        assert found[y, x] == pytest.approx(np.sqrt(means.min()), rel=1e-4)
+def windows_at(coarse: torch.Tensor, row: int, column: int) -> torch.Tensor:
+    """Windows of 5 x 5 that begin there, as vectors."""
+    return coarse[:, :, row : row + 5, column : column + 5].flatten(1)
+
+
+def prepared_place(coarse: torch.Tensor, sample: torch.Tensor) -> Place:
+    """A score, and its components by the sample."""
+    score = Place(8, tuple(coarse.shape[2:]), coarse.shape[1])
+    assert score.prepare(sample, sample, 0) == {}
+    return score
+
+
+def place_map(score: Place, query: torch.Tensor, normal: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
+    kept = score.keep(Maps(normal, normal, normal), None)["windows"]
+    compared = Compared(score.keep(Maps(query, query, query), None), bank_of(kept, "windows"), None, alike)
+    return score.measure(compared).map
+
+
+def test_windows_are_compared_with_about_the_same_place_of_the_images_that_are_alike():
+    torch.manual_seed(0)
+    # Few images vary in few directions: the components hold all of them, and distances are those of whole windows.
+    normal = torch.rand(3, 2, 7, 8)
+    query, alike = normal.flip(0).mean(dim=0, keepdim=True), torch.tensor([[2, 0]])
+    score = prepared_place(normal, torch.cat([normal, query]))
+    found = place_map(score, query, normal, alike)
+    assert found.shape == (1, 7, 8)
+    for row, column in ((0, 0), (1, 2), (2, 3)):
+        shifted = [(y, x) for y in range(row - 1, row + 2) for x in range(column - 1, column + 2)]
+        normals = [windows_at(normal[alike[0]], y, x) for y, x in shifted if 0 <= y <= 2 and 0 <= x <= 3]
+        distances = (torch.stack(normals) - windows_at(query, row, column)).norm(dim=2)
+        assert found[0, row + 2, column + 2] == pytest.approx(float(distances.min()), rel=1e-3)
+    # at the border that of the next window
+    assert torch.equal(found[0, :2, 2:-2], found[0, 2, 2:-2].expand(2, -1))
+    assert torch.equal(found[0, :, -2:], found[0, :, -3:-2].expand(-1, 2))
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_an_image_that_is_shifted_by_one_position_is_not_unusual(shift):
+    torch.manual_seed(0)
+    wide = torch.rand(4, 3, 12, 14)
+    normal, query = wide[..., 2:-2, 2:-2], wide[:1, :, 2 - shift : 10 - shift, 2 + shift : 12 + shift]
+    score = prepared_place(normal, normal)
+    found = place_map(score, query, normal, torch.tensor([[0, 1, 2, 3]]))[0, 3:-3, 3:-3]
+    assert (found.amax() < 1e-2) == (shift <= 1)
+
+
+@pytest.mark.parametrize("grid", [(3, 9), (1, 1), (5, 4)])
+def test_places_of_small_grids(grid):
+    torch.manual_seed(0)
+    normal = torch.rand(4, 2, *grid)
+    score = prepared_place(normal, normal)
+    found = place_map(score, normal[:1] + 1, normal, torch.tensor([[1, 2, 3]]))
+    assert found.shape == (1, *grid)
+    assert torch.isfinite(found).all()
+
+
+def test_one_image_has_no_components():
+    coarse = torch.ones(1, 2, 6, 6)  # all windows are the same
+    score = prepared_place(coarse, coarse)
+    assert not score.components.any()
+    assert torch.equal(place_map(score, coarse * 2, coarse, torch.tensor([[0]])), torch.zeros(1, 6, 6))
+
+
+def test_principal_components_are_those_of_the_covariance():
+    torch.manual_seed(0)
+    points = torch.randn(30, 4) * torch.tensor([3.0, 1.0, 0.1, 2.0]) + 7
+    mean, directions = principal_components(torch.cat([points, torch.zeros(30, 40)], dim=1), 6)
+    torch.testing.assert_close(mean[:4], points.double().mean(dim=0))
+    expected = torch.linalg.eigh(torch.cov(points.double().T)).eigenvectors.flip(1)
+    torch.testing.assert_close((directions[:4, :4].T @ expected).abs(), torch.eye(4).double(), atol=1e-6, rtol=0)
+    assert not directions[:, 4:].any()  # there are four only
 
 
 def test_changes_are_noticed_in_deviations_of_the_normal_images():
@@ -270,6 +327,7 @@ def test_components_are_the_distances_along_changes_in_standard_deviations():
 
 
 def test_what_no_exchange_changes_does_not_count():
+    torch.manual_seed(0)
     score = Composition(8, 3, words=4, clusterings=2)
     changes = torch.zeros(5, 8)
     changes[:, :2] = torch.randn(5, 2)
@@ -306,7 +364,7 @@ def test_composition_exchanges_windows_of_the_sample(side):
     torch.manual_seed(0)
     features = torch.randn(5, 3, side, side)
     score = Composition(8, 3, words=4, clusterings=2)
-    prepared = score.prepare(features, 0)
+    prepared = score.prepare(features, features, 0)
     kept = score.outline(Maps(features, features, features))["shares"]
     assert all((kept - one).abs().flatten(1).amax(dim=1).min() < 1e-5 for one in prepared["unchanged"][:50])
     for shares in prepared.values():
@@ -351,7 +409,7 @@ def test_clusters_are_made_of_what_changes_from_image_to_image():
     features[:, :, :2, :2] = torch.tensor([9.0, 9.0]).view(1, 2, 1, 1)
     features[::2, :, :2, :2] *= -1  # and a part that has one of two
     score = Composition(8, 2, words=4, clusterings=3)
-    score.prepare(features, 0)
+    score.prepare(features, features, 0)
     # Of all positions one in 16 is of the part, and of the centroids one in two.
     assert (score.centroids.abs().amin(dim=2) > 5).sum(dim=1).tolist() == [2, 2, 2]
     spread = torch.cdist(features.movedim(1, 3).flatten(0, 2), score.centroids).amin(dim=2).square().mean(dim=1)

@@ -9,11 +9,13 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2.functional import normalize
 
-from anomalib_logic.models.sam_lad import bank, comparison, torch_model
+from anomalib_logic.models.sam_lad import bank, comparison, encoder, torch_model
 from anomalib_logic.models.sam_lad.scores.score import Measured
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
 from .conftest import SQUARES, TELLING, build_model, draw, fill, fit_encoder
+
+VIT = {"backbone": "vit_tiny_patch16_224", "backbone_args": {"depth": 1, "embed_dim": 32, "num_heads": 2}}
 
 
 def drawn(seed: int, contents) -> torch.Tensor:
@@ -348,10 +350,26 @@ def test_scores_that_notice_nothing_are_all_trusted(normals, monkeypatch):
 
 @torch.no_grad()
 def test_up_sampled_features_are_standardised_by_their_own_statistics(normals):
-    vit = {"backbone": "vit_tiny_patch16_224", "backbone_args": {"depth": 1, "embed_dim": 32, "num_heads": 2}}
     for weights in ("jbu", "jbu_norm"):
-        model = build_model(**vit, upsample=2, upsampler_weights=weights)
+        model = build_model(**VIT, upsample=2, upsampler_weights=weights)
         fit_encoder(model, normals)
         fine = model.encoder.maps(normals).fine.transpose(0, 1).flatten(1) * 32**0.5
         assert fine.mean(dim=1).abs().max() < 0.01
         assert fine.std(dim=1).median() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        ({"objects": "sam_vit_b"}, 16),
+        ({}, 8),  # clusters
+        ({"objects": "sam_vit_b", **VIT}, 8),
+        ({"objects": "sam_vit_b", **VIT, "upsampler_weights": "jbu"}, 16),
+        ({"objects": "sam_vit_b", **VIT, "object_size": 5}, 5),
+        ({"object_size": 17}, 17),
+    ],
+    ids=str,
+)
+def test_objects_are_compared_as_finely_as_features_and_segments_are(arguments, size, monkeypatch):
+    monkeypatch.setattr(encoder, "_segment_anything", lambda *_: torch.nn.Identity())
+    assert build_model(**{"object_size": None, **arguments}).encoder.object_size == size
