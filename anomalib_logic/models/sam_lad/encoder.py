@@ -31,8 +31,8 @@ from .options import SamLadBank, SamLadMatching, SamLadSegmentation
 logger = logging.getLogger(__name__)
 
 EMPTY_UPSAMPLERS = ("jbu", "jbu_norm")  # without weights, which a model's checkpoint brings
-OBJECT_SIZE = 16  # height and width of the grid on which objects are compared
-COARSE_OBJECT_SIZE = 8  # where more would repeat the same features, or where segments are rough
+OBJECT_SIZE = 16  # height and width of the grid on which objects are compared; another one needs another FORMAT
+COARSE_OBJECT_SIZE = 8  # where more would repeat the same features, or where segments are rough; likewise
 KEY_SIDE = 8  # height and width of the features by which similar images are searched
 
 

@@ -41,7 +41,7 @@ CHUNK = 1  # images at a time while fitting and testing: neither result nor memo
 NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 FORMAT = 2  # of checkpoints; the next one where a field has another meaning under the same name
 LEAST_SIDE = 384  # pixels; at 224 small parts have too few positions
-SAMPLE = 60  # images whose features are clustered, at most
+SAMPLE = 60  # images whose features are clustered, and whose windows have the principal components, at most
 SAMPLE_BYTES = 500_000_000  # and the memory that their features may take
 CHANGED = 12  # of these images, at most, that are changed to measure how far scores can be trusted
 

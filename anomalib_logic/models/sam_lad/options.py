@@ -83,8 +83,8 @@ class SamLadBank(OptionGroup):
         upsample: Factor by which features are up-sampled from the grid of patches (stride 16 for a pyramid): 1, 2, 4,
             8, 16 or 32; 8 in the paper.
         scene_size: Height and width of the grid on which whole images are compared.
-        object_size: Height and width of the grid on which objects are compared; ``None``: 16, and 8 where there is no
-            more to compare, with clusters as objects and with a transformer's patches that no up-sampler refines.
+        object_size: Height and width of the grid on which objects are compared; ``None``: 8 with clusters as objects,
+            and with a transformer's patches that no up-sampler refines, otherwise 16.
     """
 
     LEAST: ClassVar[Mapping[str, float]] = {"k": 1, "scene_size": 1, "object_size": 1}

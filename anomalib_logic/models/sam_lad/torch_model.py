@@ -208,9 +208,13 @@ class SamLadModel(nn.Module):
         """
         self.encoder.fit_standardization(images, features)
         parts = zip(images.split(1), *(m.split(1) for m in features), strict=True)
-        maps = [self.encoder.maps(image, list(scales)) for image, *scales in parts]
-        everything, coarse = torch.cat([m.all for m in maps]), torch.cat([m.coarse for m in maps])
-        del maps
+        every_map, coarse_maps = [], []
+        for image, *scales in parts:
+            maps = self.encoder.maps(image, list(scales))
+            every_map.append(maps.all)
+            coarse_maps.append(maps.coarse)
+        everything, coarse = torch.cat(every_map), torch.cat(coarse_maps)
+        del every_map, coarse_maps
         self.encoder.fit_objects(images, everything[:, : self.encoder.fine_channels], seed)
         self._prepared = {}
         with full_precision(images.device):

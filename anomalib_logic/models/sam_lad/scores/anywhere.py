@@ -18,7 +18,7 @@ FARTHEST = 10_000  # of which so many, the farthest from the patches of all othe
 
 
 class Anywhere(Score):
-    """Distances of features to the nearest of a coreset of those of normal images that the bank keeps them of.
+    """Distances of features to the nearest of a coreset of those that the bank keeps of normal images.
 
     Args:
         side: Height and width of the maps.

@@ -14,7 +14,7 @@ from ..comparison import Comparison
 from ..encoder import Found, Maps
 from .score import Measured, Score
 
-WINDOW = 5  # height and width of windows, in positions of the coarse features
+WINDOW = (3, 5)  # least and greatest height and width of windows, in positions of the coarse features: a third of all
 SHIFT = 1  # windows of normal images lie so many positions away, at most
 COMPONENTS = 64  # principal components of windows that are compared, D
 SAMPLE = 1000  # windows that they are computed of, about
@@ -34,8 +34,8 @@ class Place(Score):
         channels: Number of their channels, C.
 
     Attributes:
-        components: Principal components, shape ``(D, C, h, w)`` of a window; zero where there are no more.
-        offset: What they are of the mean window, negative, shape ``(D,)``.
+        components: Principal components, shape ``(D, C, h, w)`` of a window; zeros if the sample's windows have fewer.
+        offset: Minus the mean window's components, so that they are 0 in the mean, shape ``(D,)``.
     """
 
     finding = "what is at a place"
@@ -43,7 +43,7 @@ class Place(Score):
 
     def __init__(self, side: int, grid: tuple[int, int], channels: int) -> None:
         super().__init__(side, grid)
-        height, width = (min(WINDOW, length) for length in grid)
+        height, width = (min(max(WINDOW[0], round(length / 3)), WINDOW[1], length) for length in grid)
         rows, columns = grid[0] - height + 1, grid[1] - width + 1
         top, left = (height - 1) // 2, (width - 1) // 2
         self.border = (left, width - 1 - left, top, height - 1 - top)

@@ -144,8 +144,8 @@ def test_half_whitened_features_have_the_square_root_of_their_deviations():
 
 
 def windows_at(coarse: torch.Tensor, row: int, column: int) -> torch.Tensor:
-    """Windows of 5 x 5 that begin there, as vectors."""
-    return coarse[:, :, row : row + 5, column : column + 5].flatten(1)
+    """Windows of 5 x 3 that begin there, as vectors."""
+    return coarse[:, :, row : row + 5, column : column + 3].flatten(1)
 
 
 def prepared_place(coarse: torch.Tensor, sample: torch.Tensor) -> Place:
@@ -164,19 +164,18 @@ def place_map(score: Place, query: torch.Tensor, normal: torch.Tensor, alike: to
 def test_windows_are_compared_with_about_the_same_place_of_the_images_that_are_alike():
     torch.manual_seed(0)
     # Few images vary in few directions: the components hold all of them, and distances are those of whole windows.
-    normal = torch.rand(3, 2, 7, 8)
-    query, alike = normal.flip(0).mean(dim=0, keepdim=True), torch.tensor([[2, 0]])
+    normal, query, alike = torch.rand(3, 2, 16, 8), torch.rand(1, 2, 16, 8), torch.tensor([[2, 0]])
     score = prepared_place(normal, torch.cat([normal, query]))
     found = place_map(score, query, normal, alike)
-    assert found.shape == (1, 7, 8)
-    for row, column in ((0, 0), (1, 2), (2, 3)):
+    assert found.shape == (1, 16, 8)
+    for row, column in [(y, x) for y in range(12) for x in range(6)]:
         shifted = [(y, x) for y in range(row - 1, row + 2) for x in range(column - 1, column + 2)]
-        normals = [windows_at(normal[alike[0]], y, x) for y, x in shifted if 0 <= y <= 2 and 0 <= x <= 3]
+        normals = [windows_at(normal[alike[0]], y, x) for y, x in shifted if 0 <= y <= 11 and 0 <= x <= 5]
         distances = (torch.stack(normals) - windows_at(query, row, column)).norm(dim=2)
-        assert found[0, row + 2, column + 2] == pytest.approx(float(distances.min()), rel=1e-3)
+        assert found[0, row + 2, column + 1] == pytest.approx(float(distances.min()), rel=1e-3)
     # at the border that of the next window
-    assert torch.equal(found[0, :2, 2:-2], found[0, 2, 2:-2].expand(2, -1))
-    assert torch.equal(found[0, :, -2:], found[0, :, -3:-2].expand(-1, 2))
+    assert torch.equal(found[0, :2, 1:-1], found[0, 2, 1:-1].expand(2, -1))
+    assert torch.equal(found[0, :, -1], found[0, :, -2])
 
 
 @pytest.mark.parametrize("shift", [0, 1, 2])
@@ -196,10 +195,10 @@ def test_places_of_small_grids(grid):
     score = prepared_place(normal, normal)
     found = place_map(score, normal[:1] + 1, normal, torch.tensor([[1, 2, 3]]))
     assert found.shape == (1, *grid)
-    assert torch.isfinite(found).all()
+    assert found.amin() > 0.1
 
 
-def test_one_image_has_no_components():
+def test_windows_that_are_all_the_same_have_no_components():
     coarse = torch.ones(1, 2, 6, 6)  # all windows are the same
     score = prepared_place(coarse, coarse)
     assert not score.components.any()
