@@ -115,6 +115,6 @@ def test_bank_is_in_the_file_in_half_precision(trained):
     if not isinstance(model, SamLad):
         pytest.skip("has no bank")
     tensors = {(tuple(t.dims), t.data_type) for t in onnx.load(path, load_external_data=False).graph.initializer}
-    for field in (model.model.bank.crops, model.model.bank.coarse):
+    for field in (model.model.bank.crops, model.model.bank.windows):
         assert (tuple(field.shape), onnx.TensorProto.FLOAT16) in tensors
         assert (tuple(field.shape), onnx.TensorProto.FLOAT) not in tensors

@@ -33,6 +33,7 @@ from .scores.score import Measured
 logger = logging.getLogger(__name__)
 
 SHARPNESS = 4  # of the soft maximum of the scores
+LEAST_FOR_TRUST = 5  # normal images; the deviation of fewer says too little of what a score notices
 PICTURE = 128  # height and width of the pictures kept for explanations
 IMAGES = {  # fields that are kept whatever the scores are
     "key": torch.float,
@@ -292,7 +293,7 @@ class SamLadModel(nn.Module):
             sample: See :meth:`fit`.
             seed: Seed of the changes.
         """
-        if not sample:
+        if not sample or len(self.bank) < LEAST_FOR_TRUST:
             return
         generator, shares = torch.Generator().manual_seed(seed), []
         for what, change in CHANGES.items():

@@ -25,8 +25,9 @@ FLOOR = 0.5  # share of the average distance, added to that of each place: how m
 class Place(Score):
     """Distances of windows of coarse features to the nearest of normal images in about the same place.
 
-    What is compared are principal components: most of what a window's features have besides them is noise. Each window
-    has its own nearest image, of all that are alike: two parts of one image may be like those of two.
+    What is compared are principal components: most of what a window's features have besides them is noise. Where the
+    sample has fewer than ``COMPONENTS``, there is more to see, and the length of the remainder is compared as well.
+    Each window has its own nearest image, of all that are alike: two parts of one image may be like those of two.
 
     Args:
         side: Height and width of the maps.
@@ -35,7 +36,8 @@ class Place(Score):
 
     Attributes:
         components: Principal components, shape ``(D, C, h, w)`` of a window; zeros if the sample's windows have fewer.
-        offset: Minus the mean window's components, so that they are 0 in the mean, shape ``(D,)``.
+        mean_window: Mean window, which is subtracted, shape ``(C, h, w)``.
+        remainder: 1 where the remainder counts, otherwise 0.
     """
 
     finding = "what is at a place"
@@ -48,7 +50,8 @@ class Place(Score):
         top, left = (height - 1) // 2, (width - 1) // 2
         self.border = (left, width - 1 - left, top, height - 1 - top)
         self.register_buffer("components", torch.zeros(COMPONENTS, channels, height, width))
-        self.register_buffer("offset", torch.zeros(COMPONENTS))
+        self.register_buffer("mean_window", torch.zeros(channels, height, width))
+        self.register_buffer("remainder", torch.tensor(1.0))
         self.register_buffer("partners", _partners(rows, columns), persistent=False)
 
     def prepare(self, features: torch.Tensor, coarse: torch.Tensor, seed: int) -> Template:
@@ -56,13 +59,19 @@ class Place(Score):
         del features
         mean, directions = principal_components(_draw_windows(coarse, self.components.shape[2:], seed), COMPONENTS)
         self.components.copy_(directions.T.view_as(self.components))
-        self.offset.copy_(-(mean @ directions))
+        self.mean_window.copy_(mean.view_as(self.mean_window))
+        self.remainder.fill_(float(not directions[:, -1].any()))
         return {}
 
     def keep(self, maps: Maps, found: Found) -> Template:
-        """Components of all windows that lie in the image."""
+        """Components of all windows that lie in the image, and the length of what they leave out."""
         del found
-        return {"windows": F.conv2d(maps.coarse, self.components, self.offset)}
+        mean = self.mean_window.unsqueeze(0)
+        windows = F.conv2d(maps.coarse, self.components, -(self.components * mean).sum(dim=(1, 2, 3)))
+        squares = F.conv2d(maps.coarse.square().sum(dim=1, keepdim=True), torch.ones_like(mean[:, :1]))
+        lengths = squares - F.conv2d(maps.coarse, 2 * mean) + mean.square().sum()
+        remainder = self.remainder * (lengths - windows.square().sum(dim=1, keepdim=True)).clamp_min(0).sqrt()
+        return {"windows": torch.cat([windows, remainder], dim=1)}
 
     def measure(self, compared: Comparison) -> Measured:
         """Distance of each window; positions at the border have that of the next one."""
