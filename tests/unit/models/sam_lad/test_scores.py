@@ -163,7 +163,7 @@ def place_map(score: Place, query: torch.Tensor, normal: torch.Tensor, alike: to
 
 def test_windows_are_compared_with_about_the_same_place_of_the_images_that_are_alike():
     torch.manual_seed(0)
-    # Few images vary in few directions: the components hold all of them, and distances are those of whole windows.
+    # Windows of 5 x 3 positions and 2 channels have fewer numbers than there are components: distances are of all.
     normal, query, alike = torch.rand(3, 2, 16, 8), torch.rand(1, 2, 16, 8), torch.tensor([[2, 0]])
     score = prepared_place(normal, torch.cat([normal, query]))
     found = place_map(score, query, normal, alike)
