@@ -68,7 +68,8 @@ class Place(Score):
         del found
         mean = self.mean_window.unsqueeze(0)
         windows = F.conv2d(maps.coarse, self.components, -(self.components * mean).sum(dim=(1, 2, 3)))
-        squares = F.conv2d(maps.coarse.square().sum(dim=1, keepdim=True), torch.ones_like(mean[:, :1]))
+        # Not of the squares' sum: OpenVINO computes a convolution of one channel wrongly in small oblong images.
+        squares = F.conv2d(maps.coarse.square(), torch.ones_like(mean))
         lengths = squares - F.conv2d(maps.coarse, 2 * mean) + mean.square().sum()
         remainder = self.remainder * (lengths - windows.square().sum(dim=1, keepdim=True)).clamp_min(0).sqrt()
         return {"windows": torch.cat([windows, remainder], dim=1)}

@@ -12,6 +12,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch.nn.functional import one_hot
 
+from anomalib_logic.export.runners import openvino_core
 from anomalib_logic.models.sam_lad import bank as bank_module
 from anomalib_logic.models.sam_lad.bank import Bank
 from anomalib_logic.models.sam_lad.encoder import Maps
@@ -206,6 +207,31 @@ def test_windows_that_are_all_the_same_have_no_components():
     assert place_map(score, coarse, coarse, torch.tensor([[0]])).amax() < 1e-3
     expected = score.mean_window.square().sum().sqrt()  # of twice the mean window
     torch.testing.assert_close(place_map(score, coarse * 2, coarse, torch.tensor([[0]])), expected.expand(1, 6, 6))
+
+
+class Windows(torch.nn.Module):
+    """What a score keeps of features."""
+
+    def __init__(self, score: Place) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, coarse: torch.Tensor) -> torch.Tensor:
+        return self.score.keep(Maps(coarse, coarse, coarse), None)["windows"]
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (6, 4), (5, 7), (6, 8)])
+def test_windows_are_the_same_in_openvino_in_images_of_any_shape(grid, tmp_path):
+    pytest.importorskip("openvino")
+    normal, *images = torch.randn(3, 1, 24, *grid, generator=torch.Generator().manual_seed(0))
+    model, file = Windows(prepared_place(normal, normal)).eval(), tmp_path / "model.onnx"
+    queries, shapes = torch.cat(images), ({0: torch.export.Dim.DYNAMIC},)
+    torch.onnx.export(model, (queries,), file, dynamo=True, verbose=False, dynamic_shapes=shapes)
+    compiled = openvino_core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for query in (*images, queries):
+        expected = model(query)
+        assert expected[:, -1].amin() > 1  # the remainder counts
+        np.testing.assert_allclose(compiled(query.numpy())[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_principal_components_are_those_of_the_covariance():
