@@ -157,13 +157,24 @@ def settings_lines(done: Sequence[Result]) -> str:
         numbers = " or ".join(f"{train} / {val} / {test}" for train, val, test in counts)
         lines.append(f"{category} {numbers}")
     text = [f"Images (training / validation / test): {', '.join(lines)}."]
-    for value in unique(done, lambda r: r["environment"]):
+    for value in unique(done, _machine):
+        own = [result for result in done if _machine(result) == value]
+        rows = {
+            source: unique((r for r in own if r["environment"]["source"] == source), lambda r: r["job"]["row"])
+            for source in unique(own, lambda r: r["environment"]["source"])
+        }
+        sources = ", ".join(f"{source} ({', '.join(names)})" for source, names in rows.items())
         versions = ", ".join(f"{n} {value[n]}" for n in ("anomalib", "torch", "lightning", "timm", "python"))
         text.append(
-            f"anomalib-logic {value['anomalib_logic']} (source {value['source']}), {versions}; {value['processor']}, "
-            f"{value['cores']} core(s), {value['threads']} thread(s), {value['device']}."
+            f"anomalib-logic {value['anomalib_logic']}, {versions}; {value['processor']}, {value['cores']} core(s), "
+            f"{value['threads']} thread(s), {value['device']}. Source: {sources}."
         )
     return "\n\n".join(text) + "\n"
+
+
+def _machine(result: Result) -> dict[str, Any]:
+    """Environment without the package's source, which changes more often."""
+    return {name: value for name, value in result["environment"].items() if name != "source"}
 
 
 def summary_table(done: Sequence[Result]) -> str:

@@ -54,6 +54,16 @@ def test_settings_have_rows_of_their_own(result):
     assert all(f"\n| {name} |" in text for name in ("glcf", "glcf, 5 images at most", "glcf, 3 epochs"))
 
 
+def test_each_machine_is_named_once_with_the_sources_and_the_models_of_each(result):
+    one, two, three = result({}), result({}, model="padim"), result({}, model="lgfdr")
+    two["environment"] = {**one["environment"], "source": "2"}
+    three["environment"] = {**one["environment"], "processor": "another"}
+    text = section("scenes", [one, two, one, three])
+    versions = "anomalib-logic 1, anomalib 1, torch 1, lightning 1, timm 1, python 1"
+    assert f"{versions}; a processor, 2 core(s), 1 thread(s), cpu. Source: 1 (glcf), 2 (padim).\n" in text
+    assert f"{versions}; another, 2 core(s), 1 thread(s), cpu. Source: 1 (lgfdr).\n" in text
+
+
 def test_failures_are_listed_once_with_their_number(job, result):
     failed = [{"job": vars(job(model="draem", seed=seed)), **failure("URLError: no network")} for seed in (0, 1)]
     text = section("scenes", [result(auroc(0.8, 0.8)), *failed])
