@@ -45,7 +45,7 @@ def test_a_seed_without_all_categories_is_in_no_mean(result):
     alone = section("scenes", [*whole, result(auroc(0.3, 0.3), category="a", model="padim")])
     summary, _, _ = alone.partition("Image AUROC by category")
     (row,) = (line for line in summary.splitlines() if line.startswith("| padim | tf"))
-    assert "| 0 |  /  /  |" in row
+    assert "| 0 |  | 10 |" in row
 
 
 def test_settings_have_rows_of_their_own(result):
@@ -62,6 +62,13 @@ def test_each_machine_is_named_once_with_the_sources_and_the_models_of_each(resu
     versions = "anomalib-logic 1, anomalib 1, torch 1, lightning 1, timm 1, python 1"
     assert f"{versions}; a processor, 2 core(s), 1 thread(s), cpu. Source: 1 (glcf), 2 (padim).\n" in text
     assert f"{versions}; another, 2 core(s), 1 thread(s), cpu. Source: 1 (lgfdr).\n" in text
+
+
+def test_a_model_without_maps_has_an_empty_cell(result):
+    maps = {"au_spro_logical": 0.1, "au_spro_structural": 0.3, "au_spro": 0.2}
+    text = section("scenes", [result(auroc(0.8, 0.8) | maps), result(auroc(0.6, 0.6), model="ganomaly")])
+    assert "| 0.800 / 0.800 / 0.800 | 0.100 / 0.300 / 0.200 |" in text
+    assert "| 0.600 / 0.600 / 0.600 |  | 10 |" in text
 
 
 def test_failures_are_listed_once_with_their_number(job, result):
