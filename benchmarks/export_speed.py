@@ -274,9 +274,10 @@ def share_outside_segmentation(args: argparse.Namespace) -> None:
         network = samlad(args, objects).model.to(args.device)
         images = torch.rand(1, 3, args.image_size, args.image_size, device=args.device)
         with torch.inference_mode():
-            features = network.enlarge(network.features(images), images)[:, : network.fine]
+            encoder = network.encoder
+            features, pixels = encoder.maps(images).fine, encoder.normalize_for_objects(images)
             whole = seconds(lambda n=network, i=images: n(i), args.repeats, args.device)
-            part = seconds(lambda n=network, i=images, f=features: n.objects(i, f), args.repeats, args.device)
+            part = seconds(lambda e=encoder, i=pixels, f=features: e.objects(i, f), args.repeats, args.device)
         print(
             f"| samlad, {objects} | {1000 * whole:.1f} ms, {1 - part / whole:.0%} of it not segmentation |", flush=True
         )

@@ -119,8 +119,8 @@ class SamLadScoring(OptionGroup):
         lite: Measure unmatched objects only (equation 16).
         composition: Add scores of how much there is of what, in the image and in its quarters, see
             :mod:`.scores.composition` (ours).
-        image_score: What is taken of each score's own map: the mean of its ``"top"`` 0.5%, its ``"max"`` or its
-            standard deviation ``"std"``.
+        image_score: What is taken of the maps of scores that have no value of their own: the mean of the ``"top"``
+            0.5%, the ``"max"`` or the standard deviation ``"std"``.
         sigma: Standard deviation of the anomaly map's Gaussian filter in pixels.
     """
 
