@@ -187,11 +187,11 @@ def summary_table(done: Sequence[Result]) -> str:
         seeds = complete_seeds(done, own)
         cells = [label(setting), describe(setting), str(len(seeds))]
         for _, names in columns:
-            values = [over_seeds(own, seeds, name) for name in names]
-            cells.append(" / ".join(values) if any(values) else "")
+            figures = [over_seeds(own, seeds, name) for name in names]
+            cells.append(" / ".join(figures) if any(figures) else "")
         for name in costs:
-            spent = [result["costs"][name] for result in own if name in result["costs"]]
-            cells.append(f"{statistics.fmean(spent):.0f}" if spent else "")
+            values = [result["costs"][name] for result in own if name in result["costs"]]
+            cells.append(f"{statistics.fmean(values):.0f}" if values else "")
         rows.append(cells)
     return markdown(heads, rows)
 

@@ -59,7 +59,7 @@ def test_written_maps_give_the_printed_figures_with_the_command(loco, trained, c
         printed = re.search(rf"pixel_AUsPRO_5_{kind}\W+([\d.]+)", (trained / "train.txt").read_text())
         computed = metrics[kind if kind == "mean" else f"{kind}_anomalies"]["0.05"]
         assert computed == pytest.approx(float(printed.group(1)), abs=1e-5)
-        assert 0.01 < computed < 1
+        assert 0.1 < computed < 1
 
 
 def test_evaluator_and_its_limits_are_options(loco, checkpoint, workspace):
@@ -130,7 +130,7 @@ def test_test_with_a_checkpoint_repeats_the_figures_of_training(loco, trained, c
         printed = re.search(rf"{name}\W+([\d.]+)", (trained / "train.txt").read_text())
         figure = cli.engine.trainer.callback_metrics[name].item()
         assert figure == pytest.approx(float(printed.group(1)), abs=1e-6)
-        assert figure > 0.01
+        assert figure > 0.1
 
 
 def test_validate_with_a_checkpoint_keeps_its_statistics(loco, checkpoint, workspace):
