@@ -148,7 +148,7 @@ class SamLadModel(nn.Module):
         with full_precision(self.encoder.pixel_mean.device):
             return {name: score.measure(compared) for name, score in self.scores.items()}
 
-    def predict(self, measured: Measurements, deviations: torch.Tensor | None = None) -> InferenceBatch:
+    def predict(self, measured: Measurements, calibrated_on: int | None = None) -> InferenceBatch:
         """Anomaly map and score of images, see :meth:`forward`.
 
         The score is the soft maximum of the deviations: one broken rule is enough. The map is the sum of what lies
@@ -156,18 +156,19 @@ class SamLadModel(nn.Module):
 
         Args:
             measured: Result of :meth:`measure`.
-            deviations: Deviation of each score, shape ``(N, S)``; by default :meth:`deviations`.
+            calibrated_on: Number of normal images that the scores were calibrated on, if the images are of these.
         """
         with full_precision(self.encoder.pixel_mean.device):
-            score = soft_maximum(self.deviations(measured) if deviations is None else deviations)
+            score = soft_maximum(self.deviations(measured, calibrated_on))
             excess = [s.excess(measured[name]) for name, s in self.scores.items()]
             anomaly_map = torch.stack(excess).sum(dim=0).unsqueeze(1)
             anomaly_map = F.interpolate(anomaly_map, self.image_size, mode="bilinear", align_corners=False)
             return InferenceBatch(pred_score=score, anomaly_map=self.blur(anomaly_map))
 
-    def deviations(self, measured: Measurements) -> torch.Tensor:
-        """Deviation of each score from normal images', times its trust, shape ``(N, S)``."""
-        return torch.stack([s.deviation(s.value(measured[name])) for name, s in self.scores.items()], dim=1)
+    def deviations(self, measured: Measurements, calibrated_on: int | None = None) -> torch.Tensor:
+        """Deviation of each score from normal images', times its trust, shape ``(N, S)``; see :meth:`predict`."""
+        scores = self.scores.items()
+        return torch.stack([s.deviation(s.value(measured[name]), calibrated_on) for name, s in scores], dim=1)
 
     def check_filled(self) -> None:
         """Raise a ``RuntimeError`` if there is nothing to compare images with."""
@@ -320,18 +321,11 @@ class SamLadModel(nn.Module):
         Yields:
             One image each: ``pred_score`` of shape ``(1,)`` and ``anomaly_map`` of shape ``(1, 1, H, W)``.
         """
+        sample = self.bank.held_out
         known, self._held_out = self._held_out, ()
-        if not known:
-            parts = with_progress(self.bank.held_out.unsqueeze(1), "measuring thresholds on the bank's images")
-            known = [self.measure(self._compare_held_out(index)) for index in parts]
-        if not known:
-            return
-        deviations = [
-            score.held_out_deviation(torch.cat([score.value(m[name]) for m in known]))
-            for name, score in self.scores.items()
-        ]
-        for measured, row in zip(known, torch.stack(deviations, dim=1), strict=True):
-            yield self.predict(measured, row.unsqueeze(0))
+        for i, index in enumerate(with_progress(sample.unsqueeze(1), "measuring thresholds on the bank's images")):
+            measured = known[i] if known else self.measure(self._compare_held_out(index))
+            yield self.predict(measured, calibrated_on=len(sample))
 
     def free_fit_data(self) -> None:
         """Free what only a fit and its thresholds need."""

@@ -17,7 +17,6 @@ from ..bank import Bank, Template
 from ..comparison import Comparison
 from ..encoder import Found, Maps
 from ..median import lower_median
-from ..robust import mean_and_std
 
 TOP_SHARE = 0.005  # share of the map's positions that the image score "top" averages
 
@@ -53,7 +52,7 @@ class Score(DynamicBufferMixin):
         MARKS: The map says by how much something is wrong, 0 where nothing is, and not how far features are from normal
             ones.
         unit: Mean of the map over normal images, that maps are divided by; a scalar, or one for each position.
-        mean, std: Of the value over normal images, each compared with all others, see :func:`.mean_and_std`.
+        mean, std: Of the value over normal images, each compared with all others.
         map_mean, map_std: Of the highest value of the map, as a multiple of ``unit``; the same if ``image_score`` is
             ``"max"``.
         trust: How far the value counts, in [0, 1], see :meth:`.SamLadModel.fit`.
@@ -158,36 +157,24 @@ class Score(DynamicBufferMixin):
         values = torch.cat([self.value(m) for m in measured])
         highest = torch.cat([self.draw(m).flatten(1).amax(dim=1) for m in measured])
         for of, mean, std in ((values, self.mean, self.std), (highest, self.map_mean, self.map_std)):
-            own_mean, own_std = mean_and_std(of)
-            mean.copy_(own_mean)
-            std.copy_(own_std.clamp_min(self.LEAST_DEVIATION))
+            mean.copy_(of.mean())
+            std.copy_(of.std().clamp_min(self.LEAST_DEVIATION))
 
-    def deviation(self, value: torch.Tensor) -> torch.Tensor:
+    def deviation(self, value: torch.Tensor, calibrated_on: int | None = None) -> torch.Tensor:
         """Deviation from the mean of normal images in standard deviations, times the trust, shape ``(N,)``.
 
         Args:
             value: Result of :meth:`value`.
+            calibrated_on: Number of normal images of the calibration, n, if these images are of them. Mean and
+                deviation are then those of the others: with its own share in them, none of a few could deviate far,
+                not by more than ``(n - 1) / sqrt(n)``.
         """
-        return self.trust * (value - self.mean) / self.std
-
-    def held_out_deviation(self, values: torch.Tensor) -> torch.Tensor:
-        """Deviation of each normal image of the calibration from all others.
-
-        With its own share in mean and standard deviation none of a few could deviate far, not by more than
-        ``(n - 1) / sqrt(n)``.
-
-        Args:
-            values: Results of :meth:`value` for all of them, shape ``(n,)``. Of fewer than three none is left out.
-
-        Returns:
-            Shape ``(n,)``.
-        """
-        number = len(values)
-        if number < 3:
-            return self.deviation(values)
-        others = ~torch.eye(number, dtype=torch.bool, device=values.device)
-        mean, std = mean_and_std(values.expand(number, -1)[others].view(number, number - 1), number)
-        return self.trust * (values - mean) / std.clamp_min(self.LEAST_DEVIATION)
+        mean, std, number = self.mean, self.std, calibrated_on
+        if number is not None and number > 2:
+            mean = (number * self.mean - value) / (number - 1)
+            squares = (number - 1) * self.std.square() - number / (number - 1) * (value - self.mean).square()
+            std = (squares / (number - 2)).clamp_min(0).sqrt().clamp_min(self.LEAST_DEVIATION)
+        return self.trust * (value - mean) / std
 
     def notice(self, changed: list[Measured]) -> torch.Tensor:
         """Median deviation of normal images after a change that should raise the score, at least 0, a scalar."""
