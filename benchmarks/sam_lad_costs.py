@@ -8,8 +8,8 @@
 
 The bank is filled with random features of a backbone at its default size of images, with 8 objects an image. Prints
 its megabytes, the peak of resident memory (Linux) that is added while it is filled and while the scores learn from it,
-and milliseconds to search and to compare and measure one image. Each row has a process of its own, and so has the
-up-sampler, which runs on DINOv2-S's channels.
+and milliseconds to encode one image, to search for similar ones, and to compare and measure it. Each row has a process
+of its own, and so has the up-sampler, which runs on DINOv2-S's channels.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from anomalib_logic import SamLad
 from anomalib_logic.models.components.upsampling import DIAMETER, JbuUpsampler
 from anomalib_logic.models.sam_lad.bank import Template
 from anomalib_logic.models.sam_lad.clustering import CELLS
+from anomalib_logic.models.sam_lad.comparison import ALIKE
 from anomalib_logic.models.sam_lad.scores.amounts import exchange_windows
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
@@ -60,19 +61,23 @@ def bank_costs(backbone: str, number: int, repeats: int, results) -> None:
     for score in model.scores.values():
         score.learn(model.bank, None, prepared, 0)
     learned = peak_of_memory() - before
-    seconds = {"search": [], "compare": []}
+    image = torch.rand(1, 3, *model.image_size)
+    steps = {
+        "encode": lambda: model.represent(image),
+        "search": lambda: model.bank.search(query["key"], min(ALIKE, number)),
+        "query": lambda: model.measure(model.compare(query)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats + 1):
-        start = time.perf_counter()
-        model.bank.search(query["key"], min(model.options.k, number))
-        middle = time.perf_counter()
-        model.measure(model.compare(query))
-        for name, value in (("search", middle - start), ("compare", time.perf_counter() - middle)):
-            seconds[name].append(1000 * value)
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(1000 * (time.perf_counter() - start))
     size = model.bank.bytes_per_image / 1e6
-    search, compare = (statistics.median(values[1:]) for values in seconds.values())
+    encode, search, query_time = (statistics.median(values[1:]) for values in times.values())
     results.put(
         f"| {number} | {size:.2f} | {number * size:.0f} | {peak / 1e6:.0f} | {learned / 1e6:.0f} | {filled:.1f} | "
-        f"{search:.1f} | {compare:.0f} |"
+        f"{encode:.0f} | {search:.1f} | {query_time - search:.0f} | {encode + query_time:.0f} |"
     )
 
 
@@ -96,9 +101,10 @@ def peak_of_memory() -> int:
 def banks(args: argparse.Namespace) -> None:
     """Print the table of banks."""
     print(
-        "| normal images | MB an image | MB | MB at the peak, filling | learning | s to fill | ms: search | compare |"
+        "| normal images | MB an image | MB | MB at the peak, filling | learning | s to fill | ms: encode | search | "
+        "compare | all |"
     )
-    print(f"|{' --- |' * 8}")
+    print(f"|{' --- |' * 10}")
     for number in args.numbers:
         print(alone(bank_costs, args.backbone, number, args.repeats), flush=True)
 

@@ -9,6 +9,7 @@ from ..bank import Bank, Template, greedy_k_center
 from ..comparison import Comparison
 from ..encoder import Found, Maps
 from ..measurement import nearest_point
+from ..whitening import inverse_power
 from .score import Measured, Score
 
 SHRINKAGE = 0.03  # of the features' covariance, towards equal variances
@@ -131,8 +132,4 @@ def half_whitening(features: torch.Tensor) -> torch.Tensor:
     """
     centred = features.cpu().double()
     centred = centred - centred.mean(dim=0)
-    covariance = centred.T @ centred / len(centred)
-    covariance = covariance / covariance.diagonal().mean().clamp_min(1e-12)
-    identity = torch.eye(len(covariance), dtype=covariance.dtype)
-    variances, directions = torch.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * identity)
-    return ((directions * variances.pow(-0.25)) @ directions.T).to(features)
+    return inverse_power(centred.T @ centred / len(centred), 1 / 4, SHRINKAGE).to(features)

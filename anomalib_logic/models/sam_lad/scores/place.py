@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from ..bank import Template
 from ..comparison import Comparison
 from ..encoder import Found, Maps
+from ..whitening import inverse_power
 from .score import Measured, Score
 
 WINDOW = (3, 5)  # least and greatest height and width of windows, in positions of the coarse features: a third of all
 SHIFT = 1  # windows of normal images lie so many positions away, at most
 COMPONENTS = 64  # principal components of windows that are compared, D
 SAMPLE = 1000  # windows that they are computed of, about
+SHRINKAGE = 0.1  # of the differences' covariance, towards equal variances
 PART = 25  # normal images that are compared at a time, in memory that stays in the cache
 FLOOR = 0.5  # share of the average distance, added to that of each place: how much of a difference counts anywhere
 
@@ -25,8 +27,10 @@ FLOOR = 0.5  # share of the average distance, added to that of each place: how m
 class Place(Score):
     """Distances of windows of coarse features to the nearest of normal images in about the same place.
 
-    What is compared are principal components: most of what a window's features have besides them is noise. Where the
-    sample has fewer than ``COMPONENTS``, there is more to see, and the length of the remainder is compared as well.
+    What is compared are principal components: most of what a window's features have besides them is noise. Distances
+    are Mahalanobis distances, by the covariance of differences of normal windows from their nearest ones: directions
+    in which the same part differs from image to image count less. Where the sample has fewer than ``COMPONENTS``, there
+    is more to see: the length of the remainder is compared as well, and distances are Euclidean.
     Each window has its own nearest image, of all that are alike: two parts of one image may be like those of two.
 
     Args:
@@ -35,7 +39,8 @@ class Place(Score):
         channels: Number of their channels, C.
 
     Attributes:
-        components: Principal components, shape ``(D, C, h, w)`` of a window; zeros if the sample's windows have fewer.
+        components: Principal components, scaled and turned so that Euclidean distances are what is compared, shape
+            ``(D, C, h, w)`` of a window; zeros if the sample's windows have fewer.
         mean_window: Mean window, which is subtracted, shape ``(C, h, w)``.
         remainder: 1 where the remainder counts, otherwise 0.
     """
@@ -55,12 +60,17 @@ class Place(Score):
         self.register_buffer("partners", _partners(rows, columns), persistent=False)
 
     def prepare(self, features: torch.Tensor, coarse: torch.Tensor, seed: int) -> Template:
-        """Principal components of the sample's windows."""
+        """Principal components of the sample's windows, and how normal windows differ from their nearest ones."""
         del features
         mean, directions = principal_components(_draw_windows(coarse, self.components.shape[2:], seed), COMPONENTS)
         self.components.copy_(directions.T.view_as(self.components))
         self.mean_window.copy_(mean.view_as(self.mean_window))
         self.remainder.fill_(float(not directions[:, -1].any()))
+        if not self.remainder and len(coarse) > 1:
+            windows = F.conv2d(coarse.cpu(), self.components.cpu())  # on the CPU: the same on all devices
+            differences = nearest_differences(windows).double()
+            directions = directions @ inverse_power(differences.T @ differences, 1 / 2, SHRINKAGE)
+            self.components.copy_(directions.T.view_as(self.components))
         return {}
 
     def keep(self, maps: Maps, found: Found) -> Template:
@@ -125,6 +135,32 @@ def _draw_windows(coarse: torch.Tensor, size: Sequence[int], seed: int) -> torch
         windows = F.unfold(image, tuple(size))[0].T
         drawn.append(windows[torch.randperm(len(windows), generator=generator)[:number].to(windows.device)])
     return torch.cat(drawn)
+
+
+def nearest_differences(windows: torch.Tensor) -> torch.Tensor:
+    """Differences of windows from the nearest ones of other images in about the same place.
+
+    Args:
+        windows: Components of normal windows, of at least two images, shape ``(Z, D, h, w)``.
+
+    Returns:
+        Shape ``(Z * h * w, D)``.
+    """
+    height, width = windows.shape[2:]
+    padded = F.pad(windows, (SHIFT,) * 4, value=torch.inf)  # is nearest to nothing
+    steps = range(2 * SHIFT + 1)
+    results = []
+    for i, image in enumerate(windows):
+        others = torch.cat([padded[:i], padded[i + 1 :]])
+        shifted = (others[..., y : y + height, x : x + width] for y in steps for x in steps)
+        results.append(_least(torch.cat([_least(image - other) for other in shifted])))
+    return torch.cat(results).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _least(differences: torch.Tensor) -> torch.Tensor:
+    """Shortest one at each place, shape ``(1, D, h, w)``, of shape ``(A, D, h, w)``."""
+    index = differences.square().sum(dim=1, keepdim=True).argmin(dim=0, keepdim=True)
+    return differences.gather(0, index.expand(-1, *differences.shape[1:]))
 
 
 def principal_components(points: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:

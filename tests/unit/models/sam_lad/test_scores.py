@@ -22,7 +22,7 @@ from anomalib_logic.models.sam_lad.scores.amounts import CELLS, EXCHANGES, SIDES
 from anomalib_logic.models.sam_lad.scores.anywhere import Anywhere, half_whitening
 from anomalib_logic.models.sam_lad.scores.composition import Composition, Layout
 from anomalib_logic.models.sam_lad.scores.count import Count
-from anomalib_logic.models.sam_lad.scores.place import Place, principal_components
+from anomalib_logic.models.sam_lad.scores.place import Place, nearest_differences, principal_components
 from anomalib_logic.models.sam_lad.scores.scene import Scene
 from anomalib_logic.models.sam_lad.scores.score import Measured
 
@@ -207,6 +207,35 @@ def test_windows_that_are_all_the_same_have_no_components():
     assert place_map(score, coarse, coarse, torch.tensor([[0]])).amax() < 1e-3
     expected = score.mean_window.square().sum().sqrt()  # of twice the mean window
     torch.testing.assert_close(place_map(score, coarse * 2, coarse, torch.tensor([[0]])), expected.expand(1, 6, 6))
+
+
+def test_windows_differ_least_from_about_the_same_place_of_other_images():
+    torch.manual_seed(0)
+    windows = torch.rand(4, 3, 5, 6)
+    differences = nearest_differences(windows).view(4, 5, 6, 3)
+    for image, row, column in [(i, y, x) for i in range(4) for y in range(5) for x in range(6)]:
+        rows, columns = slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2)
+        others = torch.cat([windows[:image], windows[image + 1 :]])[:, :, rows, columns].movedim(1, 3).flatten(0, 2)
+        expected = windows[image, :, row, column] - others
+        expected = expected[expected.norm(dim=1).argmin()]
+        torch.testing.assert_close(differences[image, row, column], expected)
+
+
+def test_directions_in_which_normal_windows_differ_count_less():
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(1, 48, 12, 12, generator=generator)  # at each place another one, the same in all images
+    look, other = torch.linalg.qr(torch.randn(48, 2, generator=generator)).Q.T.unsqueeze(2).unsqueeze(3)
+    normal = parts + 3 * look * torch.randn(12, 1, 12, 12, generator=generator)  # that looks different in each
+    score = prepared_place(normal, normal)
+    assert not score.remainder
+    query, alike = parts.clone(), torch.arange(12).unsqueeze(0)
+    found = []
+    for direction in (look, other):
+        query[..., 3:6, 3:6] = parts[..., 3:6, 3:6] + 3 * direction
+        found.append(float(place_map(score, query, normal, alike)[0, 4, 4]))
+    usual = float(place_map(score, parts, normal, alike)[0, 4, 4])
+    # Both changes have the same length; with Euclidean distances the first one would count more.
+    assert found[1] - usual > 1.5 * (found[0] - usual)
 
 
 class Windows(torch.nn.Module):
