@@ -29,6 +29,7 @@ from anomalib.models import (
     ReverseDistillation,
     get_model,
 )
+from anomalib.models.components.feature_extractors import TimmFeatureExtractor
 from jsonargparse import ArgumentParser
 from timm.models import FeatureInfo
 from torch import nn
@@ -69,6 +70,13 @@ class Backbone(NamedTuple):
         """Arguments of this package's models."""
         file = None if self.weights in ("timm", "none") else self.weights
         return {"backbone": self.name, "pre_trained": self.weights == "timm", "backbone_weights": file}
+
+    def put_into(self, extractor: TimmFeatureExtractor, arguments: Mapping[str, Any]) -> None:
+        """Give the extractor of one of Anomalib's models the weights, and more of timm's arguments, if any."""
+        if arguments:
+            network = timm.create_model(self.name, features_only=True, out_indices=extractor.idx, **arguments)
+            extractor.feature_extractor = network.eval()
+        self.load(extractor.feature_extractor)
 
     def load(self, network: nn.Module) -> None:
         """Load the weights into a pyramid that one of Anomalib's models made without."""
@@ -123,24 +131,27 @@ def _ours(model: type[AnomalibModule], settings: Mapping[str, Any]) -> Callable[
 def _padim(backbone: Backbone, image_size: int, options: Mapping[str, Any]) -> AnomalibModule:
     layers = backbone.layers(4, 8, 16)
     features = min(60, sum(backbone.info().channels(i) for i in layers))
+    options, of_backbone = _split(options)
     arguments = {"layers": layers, "n_features": features, **_peer(backbone, image_size), **options}
     model = Padim(backbone.name, **arguments)
-    backbone.load(model.model.feature_extractor.feature_extractor)
+    backbone.put_into(model.model.feature_extractor, of_backbone)
     return model
 
 
 def _patchcore(backbone: Backbone, image_size: int, options: Mapping[str, Any]) -> AnomalibModule:
     coreset = {"coreset_sampling_ratio": 0.02}  # with 10%, as by default, minutes and gigabytes more
+    options, of_backbone = _split(options)
     arguments = {"layers": backbone.layers(8, 16), **coreset, **_peer(backbone, image_size), **options}
     model = Patchcore(backbone.name, **arguments)
-    backbone.load(model.model.feature_extractor.feature_extractor)
+    backbone.put_into(model.model.feature_extractor, of_backbone)
     return model
 
 
 def _cflow(backbone: Backbone, image_size: int, options: Mapping[str, Any]) -> AnomalibModule:
+    options, of_backbone = _split(options)
     arguments = {"layers": backbone.layers(8, 16, 32), **_peer(backbone, image_size), **options}
     model = Cflow(backbone.name, **arguments)
-    backbone.load(model.model.encoder.feature_extractor)
+    backbone.put_into(model.model.encoder, of_backbone)
     return model
 
 
@@ -162,6 +173,12 @@ def _require(backbone: Backbone, possible: tuple[str, ...], model: str) -> None:
     if backbone.name not in possible:
         msg = f"{model} works with no backbone but {', '.join(possible)}; pass one as --backbone, got {backbone.name}"
         raise ValueError(msg)
+
+
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Options of a model without ``backbone_args``, which Anomalib's have not, and these."""
+    rest = dict(options)
+    return rest, rest.pop("backbone_args", {})
 
 
 def _peer(backbone: Backbone, image_size: int) -> dict[str, Any]:
