@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-import timm
 import torch
 from anomalib.data import Batch
 from anomalib.engine import Engine
@@ -30,11 +29,10 @@ from settings import BACKBONE, arguments_of
 from torchvision.transforms.v2 import Compose, RandomCrop, Resize, Transform
 
 from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
-from anomalib_logic.benchmark.models import NARROW
+from anomalib_logic.benchmark.models import NARROW, Backbone
 from anomalib_logic.benchmark.plots import TILE, image_and_map
 from anomalib_logic.data import anomaly_kinds
 from anomalib_logic.metrics.protocol import image_auroc
-from anomalib_logic.models.components.backbone import describe_backbone, load_weights
 from anomalib_logic.models.components.error_maps import TOP_SHARE
 from anomalib_logic.models.components.image_score import ImageScore, summarize
 from anomalib_logic.models.sam_lad.torch_model import soft_maximum
@@ -89,11 +87,7 @@ def _peer(image_size: int, backbone: str) -> dict[str, Any]:
 
 
 def _with_backbone(model: AnomalibModule, weights: Path, backbone: str) -> AnomalibModule:
-    extractor = model.model.feature_extractor
-    arguments = arguments_of(backbone)
-    network = timm.create_model(backbone, features_only=True, out_indices=extractor.idx, **arguments)
-    load_weights(network, weights, describe_backbone(backbone, **arguments))
-    extractor.feature_extractor = network.eval()
+    Backbone(backbone, str(weights)).put_into(model.model.feature_extractor, arguments_of(backbone))
     return model
 
 

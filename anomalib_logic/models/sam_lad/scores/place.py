@@ -63,14 +63,14 @@ class Place(Score):
         """Principal components of the sample's windows, and how normal windows differ from their nearest ones."""
         del features
         mean, directions = principal_components(_draw_windows(coarse, self.components.shape[2:], seed), COMPONENTS)
-        self.components.copy_(directions.T.view_as(self.components))
         self.mean_window.copy_(mean.view_as(self.mean_window))
         self.remainder.fill_(float(not directions[:, -1].any()))
         if not self.remainder and len(coarse) > 1:
-            windows = F.conv2d(coarse.cpu(), self.components.cpu())  # on the CPU: the same on all devices
-            differences = nearest_differences(windows).double()
+            coarse = coarse.cpu()  # so that the components are the same on all devices
+            differences = nearest_differences(F.conv2d(coarse, directions.T.view_as(self.components).to(coarse)))
+            differences = differences.double()
             directions = directions @ inverse_power(differences.T @ differences, 1 / 2, SHRINKAGE)
-            self.components.copy_(directions.T.view_as(self.components))
+        self.components.copy_(directions.T.view_as(self.components))
         return {}
 
     def keep(self, maps: Maps, found: Found) -> Template:
