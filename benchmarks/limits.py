@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from anomalib.data import AnomalibDataModule
 from lightning import seed_everything
-from scenes import samlad
+from scenes import all_but, samlad
 from settings import BACKBONE, fit_and_predict, parts_of
 from torch.nn import functional as F
 
@@ -54,11 +54,10 @@ def figures(data: AnomalibDataModule, args: argparse.Namespace, seed: int) -> Fi
     values, bad = torch.cat(deviations), torch.cat(labels)
     results = {"all": {"alone": _auroc(soft_maximum(values), bad)}}
     for i, (name, score) in enumerate(model.scores.items()):
-        others = [j for j in range(values.shape[1]) if j != i]
         results[name] = {
             "trust": float(score.trust),
             "alone": _auroc(values[:, i], bad),
-            "all but it": _auroc(soft_maximum(values[:, others]), bad),
+            "all but it": _auroc(all_but(values, i), bad),
         }
         if wrong:
             results[name]["cell known"] = share_of_lower(torch.cat(cells)[:, i], torch.cat(wrong), bad)

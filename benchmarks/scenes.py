@@ -125,12 +125,17 @@ def sam_lad_results(model: SamLad, data: MVTecLoco, picture: Path | None) -> dic
         draw(batches, picture)
     figures = {"samlad": image_aurocs(batches, [soft_maximum(part) for part in deviations])}
     for i, (name, score) in enumerate(network.scores.items()):
-        others = [j for j in range(len(network.scores)) if j != i]
-        figures[f"samlad, no {name}"] = image_aurocs(batches, [soft_maximum(part[:, others]) for part in deviations])
+        figures[f"samlad, no {name}"] = image_aurocs(batches, [all_but(part, i) for part in deviations])
         trust = score.trust.item()
         alone = [part[:, i] / max(trust, 1e-6) for part in deviations]
         figures[f"samlad, {name} only"] = {**image_aurocs(batches, alone), "trust": round(trust, 3)}
     return figures
+
+
+def all_but(deviations: torch.Tensor, score: int) -> torch.Tensor:
+    """Image scores of all scores of SAM-LAD but one."""
+    others = [i for i in range(deviations.shape[1]) if i != score]
+    return soft_maximum(deviations[:, others])
 
 
 def image_aurocs(batches: list[Batch], scores: list[torch.Tensor]) -> dict[str, float]:
