@@ -283,7 +283,8 @@ class SamLadModel(nn.Module):
         """Learn how far the scores can be trusted: what they notice of changes, in proportion to the best of them.
 
         For the image score the change counts that a score notices best: one that alone knows one kind of defect counts
-        fully. For the map the mean over the changes counts: a map must show all kinds, and be low elsewhere.
+        fully. For the map the mean over the changes counts, of what is noticed times the share of the map that lies
+        where the change is: a map must show all kinds, and be low elsewhere.
 
         Args:
             sample: See :meth:`fit`.
@@ -291,21 +292,22 @@ class SamLadModel(nn.Module):
         """
         if not sample or len(self.bank) < LEAST_FOR_TRUST:
             return
-        generator, shares = torch.Generator().manual_seed(seed), []
+        generator, noticed, located = torch.Generator().manual_seed(seed), [], []
         for what, change in CHANGES.items():
-            measured = []
+            measured, regions = [], []
             for i, (image, index) in enumerate(with_progress(sample, f"measuring what {what} changes")):
                 changed = change(image, sample[i - 1][0], generator).unsqueeze(0)
                 exclude = None if index is None else torch.tensor([index], device=image.device)
                 measured.append(self.measure(self.compare(self.represent(changed), exclude)))
-            noticed = torch.stack([s.notice([m[name] for m in measured]) for name, s in self.scores.items()])
-            shares.append(noticed / noticed.amax().clamp_min(1))  # less than one deviation is chance
-        of_changes = torch.stack(shares)
-        if of_changes.amax() == 1:  # some change is noticed by more than chance
-            best, mean = of_changes.amax(dim=0), of_changes.mean(dim=0)
-            for i, score in enumerate(self.scores.values()):
-                score.trust.copy_(best[i] / best.amax())
-                score.map_trust.copy_(mean[i] / mean.amax())
+                regions.append((changed != image).any(dim=1, keepdim=True).float())
+            of_scores = [(score, [m[name] for m in measured]) for name, score in self.scores.items()]
+            noticed.append(_shares([s.notice(one) for s, one in of_scores], least=1))  # less than one is chance
+            located.append(_shares([s.locate(one, torch.cat(regions)) for s, one in of_scores]))
+        of_images, of_maps = torch.stack(noticed), torch.stack(noticed) * torch.stack(located)
+        if of_images.amax() == 1:  # some change is noticed by more than chance
+            for score, best, mean in zip(self.scores.values(), of_images.amax(dim=0), of_maps.mean(dim=0), strict=True):
+                score.trust.copy_(best)
+                score.map_trust.copy_(mean / of_maps.mean(dim=0).amax().clamp_min(1e-6))
 
     def _compare_held_out(self, index: torch.Tensor) -> Comparison:
         """Compare images of the bank with all others."""
@@ -330,6 +332,12 @@ class SamLadModel(nn.Module):
     def free_fit_data(self) -> None:
         """Free what only a fit and its thresholds need."""
         self._prepared, self._held_out = {}, ()
+
+
+def _shares(values: Sequence[torch.Tensor], least: float = 1e-6) -> torch.Tensor:
+    """Scalars in proportion to the highest of them, or to ``least`` if that is more, shape ``(S,)``."""
+    stacked = torch.stack(list(values))
+    return stacked / stacked.amax().clamp_min(least)
 
 
 def soft_maximum(deviations: torch.Tensor) -> torch.Tensor:

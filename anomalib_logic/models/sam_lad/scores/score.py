@@ -180,3 +180,17 @@ class Score(DynamicBufferMixin):
         """Median deviation of normal images after a change that should raise the score, at least 0, a scalar."""
         values = torch.cat([self.value(m) for m in changed])
         return lower_median((values - self.mean) / self.std).clamp_min(0)
+
+    def locate(self, changed: list[Measured], regions: torch.Tensor) -> torch.Tensor:
+        """Share of what the map shows of changed normal images that lies where they were changed, their mean, a scalar.
+
+        That is the energy-based pointing game of Score-CAM (https://arxiv.org/abs/1910.01279).
+
+        Args:
+            changed: What was measured of N images.
+            regions: 1 where their pixels were changed, otherwise 0, shape ``(N, 1, H, W)``.
+        """
+        shown = torch.cat([self.excess(m) for m in changed])
+        shown_inside = shown * resize(regions, self.size).squeeze(1)
+        inside, all_of_it = (maps.flatten(1).sum(dim=1) for maps in (shown_inside, shown))
+        return (inside / all_of_it.clamp_min(1e-6)).mean()  # nothing shown is nothing located

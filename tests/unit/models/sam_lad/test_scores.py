@@ -282,6 +282,15 @@ def test_changes_are_noticed_in_deviations_of_the_normal_images():
     assert score.notice([Measured(torch.zeros(1, 4, 4), torch.tensor([0.0]))]) == 0
 
 
+def test_changes_are_located_by_the_share_of_the_map_that_lies_inside():
+    score = Count(4)
+    maps = torch.zeros(3, 4, 4)
+    maps[0, 0, 0] = maps[1, :, 0] = 2  # in the first all of it is inside, in the second a quarter, in the third nothing
+    regions = torch.zeros(3, 1, 8, 8)
+    regions[:, :, :2, :2] = 1
+    assert score.locate([Measured(map_) for map_ in maps.split(1)], regions) == pytest.approx((1 + 1 / 4 + 0) / 3)
+
+
 def test_map_shows_what_lies_above_the_values_of_normal_images():
     score = Scene(4)
     score.calibrate([Measured(torch.full((1, 4, 4), value)) for value in (1.0, 2.0, 3.0)])

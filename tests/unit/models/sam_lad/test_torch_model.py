@@ -247,15 +247,32 @@ def test_trust_is_the_share_of_the_change_that_a_score_notices_best(normals):
         "composition": (0.0, 10.0, 0.2),
         "count": (0.0, 0.0, 0.5),
     }
+    located = {"details": (0.8, 0.5, 0.5), "anywhere": (0.4, 0.5, 0.5), "composition": (0.2, 0.1, 0.5)}
     for name, score in model.scores.items():
         values = iter(noticed.get(name, (0.0, 0.0, 0.0)))
         score.notice = lambda changed, values=values: torch.tensor(next(values))
+        shares = iter(located.get(name, (0.0, 0.0, 0.25)))
+        score.locate = lambda changed, regions, shares=shares: torch.tensor(next(shares))
     model.fit((model.represent(part) for part in normals.split(4)), len(normals), sample=sample_of(normals[:2]))
     trust = {name: float(score.trust) for name, score in model.scores.items() if score.trust > 0}
     assert trust == {"details": 1.0, "anywhere": 0.5, "composition": 1.0, "count": 0.5}
-    # Means: details 1 + 0 + .1, anywhere .5 + .2 + 0, composition 0 + 1 + .2, count 0 + 0 + .5
-    expected = {"details": 1.1 / 1.2, "anywhere": 0.7 / 1.2, "composition": 1.0, "count": 0.5 / 1.2}
+    # Sums of products: details 1 + 0 + .1, anywhere .5 / 2 + .2 + 0, composition 0 + .2 + .2, count 0 + 0 + .5 / 2
+    expected = {"details": 1.0, "anywhere": 0.45 / 1.1, "composition": 0.4 / 1.1, "count": 0.25 / 1.1}
     assert {name: float(model.scores[name].map_trust) for name in expected} == pytest.approx(expected)
+
+
+def test_map_is_trusted_by_where_the_change_is(normals):
+    model = build_model()
+    fit_encoder(model, normals)
+    regions = []
+    for score in model.scores.values():
+        score.notice = lambda changed: torch.tensor(5.0)
+        score.locate = lambda changed, where: regions.append(where) or torch.tensor(0.0)
+    model.fit((model.represent(part) for part in normals.split(4)), len(normals), sample=sample_of(normals[:2]))
+    assert all(where.shape == (2, 1, *normals.shape[2:]) for where in regions)
+    assert {float(where.unique().sum()) for where in regions} == {1.0}  # changed, or not
+    assert all(0 < where.mean() < 0.17 for where in regions)
+    assert all(torch.isfinite(score.map_trust) for score in model.scores.values())  # nothing is located
 
 
 def _grey(compared) -> torch.Tensor:
