@@ -8,8 +8,8 @@
 
 The bank is filled with random features of a backbone at its default size of images, with 8 objects an image. Prints
 its megabytes, the peak of resident memory (Linux) that is added while it is filled and while the scores learn from it,
-and milliseconds to encode one image, to search for similar ones, and to compare and measure it. Each row has a process
-of its own, and so has the up-sampler, which runs on DINOv2-S's channels.
+and milliseconds to encode one image, to search for similar ones, to compare and measure it, and to draw its map. Each
+row has a process of its own, and so has the up-sampler, which runs on DINOv2-S's channels.
 """
 
 import argparse
@@ -61,11 +61,12 @@ def bank_costs(backbone: str, number: int, repeats: int, results) -> None:
     for score in model.scores.values():
         score.learn(model.bank, None, prepared, 0)
     learned = peak_of_memory() - before
-    image = torch.rand(1, 3, *model.image_size)
+    image, measured = torch.rand(1, 3, *model.image_size), model.measure(model.compare(query))
     steps = {
         "encode": lambda: model.represent(image),
         "search": lambda: model.bank.search(query["key"], min(ALIKE, number)),
         "query": lambda: model.measure(model.compare(query)),
+        "map": lambda: model.predict(measured),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats + 1):
@@ -74,10 +75,11 @@ def bank_costs(backbone: str, number: int, repeats: int, results) -> None:
             step()
             times[name].append(1000 * (time.perf_counter() - start))
     size = model.bank.bytes_per_image / 1e6
-    encode, search, query_time = (statistics.median(values[1:]) for values in times.values())
+    encode, search, query_time, drawn = (statistics.median(values[1:]) for values in times.values())
     results.put(
         f"| {number} | {size:.2f} | {number * size:.0f} | {peak / 1e6:.0f} | {learned / 1e6:.0f} | {filled:.1f} | "
-        f"{encode:.0f} | {search:.1f} | {query_time - search:.0f} | {encode + query_time:.0f} |"
+        f"{encode:.0f} | {search:.1f} | {query_time - search:.0f} | {drawn:.0f} | "
+        f"{encode + query_time + drawn:.0f} |"
     )
 
 
@@ -102,9 +104,9 @@ def banks(args: argparse.Namespace) -> None:
     """Print the table of banks."""
     print(
         "| normal images | MB an image | MB | MB at the peak, filling | learning | s to fill | ms: encode | search | "
-        "compare | all |"
+        "compare | map | all |"
     )
-    print(f"|{' --- |' * 10}")
+    print(f"|{' --- |' * 11}")
     for number in args.numbers:
         print(alone(bank_costs, args.backbone, number, args.repeats), flush=True)
 

@@ -198,10 +198,14 @@ class Bank(DynamicBufferMixin):
         return distances.topk(number, dim=1, largest=False).indices
 
 
-def _sample(number: int) -> torch.Tensor:
-    """Indices at equal distances of so many images, ``HELD_OUT`` of them at most."""
-    most = min(number, HELD_OUT)
+def at_equal_distances(number: int, most: int) -> torch.Tensor:
+    """Indices at equal distances of so many images, ``most`` of them at most."""
+    most = min(number, most)
     return torch.arange(most) * number // max(1, most)
+
+
+def _sample(number: int) -> torch.Tensor:
+    return at_equal_distances(number, HELD_OUT)
 
 
 def _refuse(number: int) -> None:

@@ -18,10 +18,10 @@ BORDER = 3  # pixels over which a window passes into its surroundings
 
 
 def spot(image: torch.Tensor, other: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Paint a spot of a random colour anywhere: a structural defect."""
+    """Paint a spot of a random colour anywhere: a structural defect; black is 0, white is 1."""
     del other
     height, width = _draw(SPOT, image.shape[1], generator), _draw(SPOT, image.shape[2], generator)
-    colour = 1.2 * torch.randn(len(image), 1, 1, generator=generator).to(image)
+    colour = torch.rand(len(image), 1, 1, generator=generator).to(image)
     place = _place(image, (height, width), generator)
     return _paste(image, colour, place, max(2, min(height, width) // 3), OPACITY)
 

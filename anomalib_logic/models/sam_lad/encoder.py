@@ -171,6 +171,7 @@ class Encoder(nn.Module):
         """
         self.standardization.finalize()
         if self.upsampler is not None:
+            self.upsampled_standardization.reset()
             with full_precision(images.device):
                 for maps, image in zip(features[-1].split(1), images.split(1), strict=True):
                     self.upsampled_standardization.update([self.upsampler(maps, image)])
@@ -196,10 +197,17 @@ class Encoder(nn.Module):
         mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
         return images * (self.pixel_std / std) + (self.pixel_mean - mean) / std
 
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Undo the normalisation of images: black is 0, white is 1."""
+        return images.to(self.pixel_mean.dtype) * self.pixel_std + self.pixel_mean
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalise images, the inverse of :meth:`pixels`."""
+        return (pixels - self.pixel_mean) / self.pixel_std
+
     def picture(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Images as bytes, without their normalisation, shape ``(N, 3, *size)``."""
-        images = resize(images.to(self.pixel_mean.dtype), size)
-        return ((images * self.pixel_std + self.pixel_mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        return (self.pixels(resize(images.to(self.pixel_mean.dtype), size)).clamp(0, 1) * 255).round().to(torch.uint8)
 
     @torch.no_grad()
     def fit_objects(self, images: torch.Tensor, fine: torch.Tensor, seed: int = 0) -> None:

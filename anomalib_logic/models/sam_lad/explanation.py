@@ -84,19 +84,17 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    compared: Comparison, distances: torch.Tensor, scores: torch.Tensor, reasons: Sequence[Sequence[Reason]]
+    compared: Comparison, objects: torch.Tensor, scores: torch.Tensor, reasons: Sequence[Sequence[Reason]]
 ) -> list[Explanation]:
     """Say of each image which objects it has, which partners they have, and what is missing.
 
     Args:
         compared: The images.
-        distances: Of the objects in their own frames, as a multiple of those of normal images, shape ``(N, K, g, g)``.
+        objects: How unusual each of their objects is, see :meth:`.Score.of_objects`, shape ``(N, K)``.
         scores: Of the images, shape ``(N,)``.
         reasons: What each score says of each image.
     """
     query, matches = compared.query, compared.matches
-    weights = (query["crop_masks"] > 0.5).float()
-    means = (distances * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp_min(1)
     nearest = compared.references[:, 0]
     masks, valid, pictures = (compared.bank.get(name, nearest) for name in ("masks", "valid", "picture"))
     explanations = []
@@ -109,7 +107,7 @@ def explain(
             score=scores[i].item(),
             reasons=tuple(sorted(reasons[i], key=lambda reason: -reason.deviation)),
             masks=query["masks"][i][own] > 0.5,
-            scores=means[i][own],
+            scores=objects[i][own],
             partners=torch.where(matches.matched[i, 0][own], partners, torch.full_like(partners, -1)),
             surplus=compared.surplus[i][own],
             reference_masks=masks[i][other] > 0.5,

@@ -28,7 +28,7 @@ from anomalib_logic.models.components.options import names_of, take_groups
 from anomalib_logic.models.components.patch_features import coarsest_stride
 from anomalib_logic.models.components.training import normal_batches
 
-from .bank import Template, greedy_k_center
+from .bank import Template, at_equal_distances, greedy_k_center
 from .encoder import EMPTY_UPSAMPLERS
 from .explanation import Explanation
 from .options import SamLadBank, SamLadMatching, SamLadScoring, SamLadSegmentation
@@ -243,7 +243,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
             different, sample = self._fit_encoder()
             kept, left_out = self._choose(different)
             places = {image: place for place, image in enumerate(kept)}
-            changed = [(image, places.get(i)) for i, image in sample[:: -(-len(sample) // CHANGED)]]
+            some = [sample[i] for i in at_equal_distances(len(sample), CHANGED).tolist()]
+            changed = [(image, places.get(i)) for i, image in some]
             templates = map(self.model.represent, self._normal_images("filling the bank", kept))
             self.model.fit(templates, len(kept), left_out, changed, self.seed)
         bank = self.model.bank

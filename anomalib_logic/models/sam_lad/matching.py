@@ -85,8 +85,9 @@ class ObjectMatching(nn.Module):
         dustbin: Score of staying unmatched, z. Calibrated on normal images. SuperGlue's 1.0 is for unnormalised scores:
             no cosine is above it.
         temperature: What scores are divided by.
-        precision: 1 / s² - 1 / t², shape ``(4,)``: s is the median difference of centre (y, x) and size (logarithm of
-            height and width) of one object between two normal images, t that of any two objects.
+        precision: 1 / s² - 1 / t², at least 0, shape ``(4,)``: s is the standard deviation of the centre (y, x) and
+            size (logarithm of height and width) of one object between two normal images, t that of any two objects,
+            both estimated by the median of differences.
     """
 
     def __init__(self, geometry: float = 0.3, threshold: float = 0.2, iterations: int = 50) -> None:
@@ -227,8 +228,8 @@ class ObjectMatching(nn.Module):
         if distance[same].median() > 0.25 * _nearest_in_image(geometry, valid).median():
             same = _mutual_best(descriptors @ descriptors[other].transpose(1, 2), pairs)
         same_object = lower_median(difference[same]).clamp_min(0.005)
-        # A median is 0.67 standard deviations, which makes the factor 2.2 for their squares.
         any_two = lower_median(difference[pairs]).clamp_min(0.005)
+        # A median is 0.67 standard deviations, which makes the factor 2.2 for their squares.
         self.precision.copy_((same_object**-2 - any_two**-2).clamp_min(0) / 2.2)
 
 

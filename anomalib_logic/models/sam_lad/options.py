@@ -116,7 +116,8 @@ class SamLadScoring(OptionGroup):
             partners (``"nearest"``, ours). ``"combined"`` (ours) adds to the latter the nearest feature (fine, coarse)
             anywhere in normal images, and windows of coarse ones in about the same place.
         eps: Regularisation of the Gaussians' covariance (equation 11); for ``"box"`` and ``"none"``.
-        lite: Measure unmatched objects only (equation 16).
+        lite: Measure unmatched objects only (equation 16); the scores ``details``, ``anywhere`` and ``place`` are left
+            out, those of counts and amounts are not.
         composition: Add scores of how much there is of what, in the image and in its quarters, see
             :mod:`.scores.composition` (ours).
         image_score: What is taken of the maps of scores that have no value of their own: the mean of the ``"top"``

@@ -188,15 +188,17 @@ class SamLadModel(nn.Module):
     def _explain(self, images: torch.Tensor) -> list[Explanation]:
         with full_precision(images.device):
             compared = self.compare(self.represent(images))
-            objects = self.scores["objects" if "objects" in self.scores else "positions"]
-            distances = objects.distances(compared) / objects.unit
+            of_objects = [score.of_objects(compared) for score in self.scores.values()]
+            unusual = next(
+                (one for one in of_objects if one is not None), torch.zeros_like(compared.query["boxes"][..., 0])
+            )
             deviations = self.deviations(self.measure(compared))
             names = [(name, score.finding) for name, score in self.scores.items()]
             reasons = [
                 [Reason(name, value, finding) for (name, finding), value in zip(names, values, strict=True)]
                 for values in deviations.tolist()
             ]
-            return explain(compared, distances, soft_maximum(deviations), reasons)
+            return explain(compared, unusual, soft_maximum(deviations), reasons)
 
     @torch.no_grad()
     def fit_encoder(self, images: torch.Tensor, features: list[torch.Tensor], seed: int = 0) -> None:
@@ -284,7 +286,8 @@ class SamLadModel(nn.Module):
 
         For the image score the change counts that a score notices best: one that alone knows one kind of defect counts
         fully. For the map the mean over the changes counts, of what is noticed times the share of the map that lies
-        where the change is: a map must show all kinds, and be low elsewhere.
+        where the change is, in proportion to the score that locates it best: a map must show all kinds, and be low
+        elsewhere. If no score notices any change by a standard deviation, all scores count fully.
 
         Args:
             sample: See :meth:`fit`.
@@ -293,13 +296,15 @@ class SamLadModel(nn.Module):
         if not sample or len(self.bank) < LEAST_FOR_TRUST:
             return
         generator, noticed, located = torch.Generator().manual_seed(seed), [], []
+        images = [self.encoder.pixels(image) for image, _ in sample]
         for what, change in CHANGES.items():
             measured, regions = [], []
-            for i, (image, index) in enumerate(with_progress(sample, f"measuring what {what} changes")):
-                changed = change(image, sample[i - 1][0], generator).unsqueeze(0)
-                exclude = None if index is None else torch.tensor([index], device=image.device)
-                measured.append(self.measure(self.compare(self.represent(changed), exclude)))
-                regions.append((changed != image).any(dim=1, keepdim=True).float())
+            for i, (_, index) in enumerate(with_progress(sample, f"measuring what {what} changes")):
+                changed = change(images[i], images[i - 1], generator).unsqueeze(0)
+                exclude = None if index is None else torch.tensor([index], device=changed.device)
+                template = self.represent(self.encoder.normalize(changed))
+                measured.append(self.measure(self.compare(template, exclude)))
+                regions.append((changed != images[i]).any(dim=1, keepdim=True).float())
             of_scores = [(score, [m[name] for m in measured]) for name, score in self.scores.items()]
             noticed.append(_shares([s.notice(one) for s, one in of_scores], least=1))  # less than one is chance
             located.append(_shares([s.locate(one, torch.cat(regions)) for s, one in of_scores]))

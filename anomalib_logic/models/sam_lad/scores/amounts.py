@@ -3,7 +3,7 @@
 
 """Amounts of what images show, and which changes of them count (ours, not the paper's)."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from sklearn.covariance import LedoitWolf
@@ -20,6 +20,65 @@ EPS = 1e-6  # least number that is divided by, and least shrinkage of a covarian
 EXCHANGES = 1000  # windows that are exchanged, K
 SIDES = (1, 2, 3)  # of such windows, in cells
 EXPONENT = 8  # of the power mean of the components along all changes: the larger, the more the highest ones count
+
+
+class Filters(NamedTuple):
+    """Matched filters of K changes of amounts.
+
+    Attributes:
+        location: Mean of normal images, shape ``(D,)``.
+        filters: Shape ``(D, K)``.
+        shape: Numbers of regions, clusterings and centroids that are counted, R, B and M, with D ``R * B * M``.
+    """
+
+    location: torch.Tensor
+    filters: torch.Tensor
+    shape: tuple[int, int, int]
+
+    def components(self, histograms: torch.Tensor) -> torch.Tensor:
+        """Distance from the mean along each change, in standard deviations, shape ``(N, K)``.
+
+        Args:
+            histograms: Results of :meth:`Amounts.histogram`.
+        """
+        return (histograms - self.location) @ self.filters
+
+    def distance(self, histograms: torch.Tensor) -> torch.Tensor:
+        """Power mean of the components' absolute values, shape ``(N,)``.
+
+        Args:
+            histograms: Results of :meth:`Amounts.histogram`.
+        """
+        return power_mean(self.components(histograms))
+
+    def amounts(self, histograms: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """How unusual the amount is of what is at each position.
+
+        The squared distance is a sum of terms of all centroids. Each is divided by the centroid's share of its region,
+        and given to the positions there that it is the nearest to: where there is too much of something, or too little
+        of it, all of it is marked.
+
+        Args:
+            histograms: Results of :meth:`Amounts.histogram`.
+            words: Index of the nearest centroid of each clustering, of any resolution, shape ``(N, B, h, w)``.
+
+        Returns:
+            Root of the sum over the clusterings, shape ``(N, h, w)``.
+        """
+        regions, _, number = self.shape
+        density = self.terms(histograms) / histograms.pow(1 / POWER).clamp_min(1 / words[0, 0].numel())
+        index = words.long()
+        if regions > 1:
+            index = index + number * regions_of(words.shape[2:], words.device)
+        density = density.unflatten(1, self.shape).transpose(1, 2).flatten(2)
+        return density.gather(2, index.flatten(2)).view(words.shape).sum(dim=1).clamp_min(0).sqrt()
+
+    def terms(self, histograms: torch.Tensor) -> torch.Tensor:
+        """Terms of the squared distances, which are their sums, shape ``(N, D)``."""
+        components = self.components(histograms)
+        ratios = components / power_mean(components).clamp_min(EPS).unsqueeze(1)
+        weights = components * ratios.abs().pow(EXPONENT - 2) / ratios.shape[1]
+        return (histograms - self.location) * (weights @ self.filters.T)
 
 
 class Amounts(Score):
@@ -70,11 +129,11 @@ class Amounts(Score):
         """Fit the Gaussian to all normal images, and the filters to the changes of the sample.
 
         Raises:
-            RuntimeError: If there was no sample.
+            RuntimeError: If there was no sample, or :class:`.composition.Composition` is not among the scores.
         """
         del seed
         if "exchanged" not in prepared:
-            msg = "there is no sample of normal images to learn from: call fit_encoder before each fit"
+            msg = "no changes of normal images to learn from: fit_encoder must come before each fit, with composition"
             raise RuntimeError(msg)
         shares = bank.shares if left_out is None else torch.cat([bank.shares, left_out["shares"]])
         self.fit_gaussian(
@@ -85,12 +144,17 @@ class Amounts(Score):
         """Amounts by their place, and the distance of the whole."""
         histogram, words = self.histogram(compared.query["shares"]), compared.query["words"][:, : self.shape[1]]
         if compared.exclude is None:
-            return Measured(smooth(self.amounts(histogram, words)), self.distance(histogram))
+            return Measured(smooth(self.fitted.amounts(histogram, words)), self.fitted.distance(histogram))
         normal = self.histogram(compared.bank.get("shares", compared.exclude))
         others = [self.without(one) for one in normal]
         parts = list(zip(others, histogram.split(1), words.split(1), strict=True))
         amounts = torch.cat([other.amounts(h, w) for other, h, w in parts])
         return Measured(smooth(amounts), torch.cat([other.distance(h) for other, h, _ in parts]))
+
+    @property
+    def fitted(self) -> Filters:
+        """What new images are measured by."""
+        return Filters(self.location, self.filters, self.shape)
 
     def draw(self, measured: Measured) -> torch.Tensor:
         """By how much amounts are above the mean of what is the highest in each normal image."""
@@ -130,21 +194,19 @@ class Amounts(Score):
             t.to(histograms) for t in (location, precision, filters, lengths)
         )
 
-    def without(self, normal: torch.Tensor) -> "Amounts":
-        """Amounts with the Gaussian of all other normal images, for one that shall be measured as new images are.
+    def without(self, normal: torch.Tensor) -> Filters:
+        """Filters by the Gaussian of all other normal images, for one that shall be measured as new images are.
 
         It has the shrinkage of all images, so that its covariance differs from theirs by a factor and by one term of
-        rank one: its inverse follows by the formula of Sherman and Morrison, and with it the filters. The result has
-        what measuring needs, and nothing else. Fewer than three images are too few to leave one out: then it is the
-        Gaussian of all.
+        rank one: its inverse follows by the formula of Sherman and Morrison, and with it the filters. Fewer than three
+        images are too few to leave one out: then they are those of all.
 
         Args:
             normal: The image's :meth:`histogram`, shape ``(D,)``.
         """
         number = int(self.number)
         if number < 3:
-            return self
-        others = Amounts(self.size[0], *self.shape)
+            return self.fitted
         residual, precision, filters, lengths = (
             t.cpu().double() for t in (normal - self.location, self.precision, self.filters, self.lengths)
         )
@@ -154,54 +216,8 @@ class Amounts(Score):
         filters = filters * lengths + weight * weighted.outer(along)
         lengths = (lengths.square() + weight * along.square()).sqrt()
         factor = (number - 1) / number
-        others.location = self.location - (residual / (number - 1)).to(self.location)
-        others.filters = (factor**0.5 * filters / lengths.clamp_min(EPS)).to(self.filters)
-        return others
-
-    def components(self, histograms: torch.Tensor) -> torch.Tensor:
-        """Distance from the mean along each change, in standard deviations, shape ``(N, K)``.
-
-        Args:
-            histograms: Result of :meth:`histogram`.
-        """
-        return (histograms - self.location) @ self.filters
-
-    def distance(self, histograms: torch.Tensor) -> torch.Tensor:
-        """Power mean of the components' absolute values, shape ``(N,)``.
-
-        Args:
-            histograms: Result of :meth:`histogram`.
-        """
-        return power_mean(self.components(histograms))
-
-    def amounts(self, histograms: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """How unusual the amount is of what is at each position.
-
-        The squared distance is a sum of terms of all centroids. Each is divided by the centroid's share of its region,
-        and given to the positions there that it is the nearest to: where there is too much of something, or too little
-        of it, all of it is marked.
-
-        Args:
-            histograms: Result of :meth:`histogram`.
-            words: Index of the nearest centroid of each clustering, of any resolution, shape ``(N, B, h, w)``.
-
-        Returns:
-            Root of the sum over the clusterings, shape ``(N, h, w)``.
-        """
-        regions, _, number = self.shape
-        density = self.terms(histograms) / histograms.pow(1 / POWER).clamp_min(1 / words[0, 0].numel())
-        index = words.long()
-        if regions > 1:
-            index = index + number * regions_of(words.shape[2:], words.device)
-        density = density.unflatten(1, self.shape).transpose(1, 2).flatten(2)
-        return density.gather(2, index.flatten(2)).view(words.shape).sum(dim=1).clamp_min(0).sqrt()
-
-    def terms(self, histograms: torch.Tensor) -> torch.Tensor:
-        """Terms of the squared distances, which are their sums, shape ``(N, D)``."""
-        components = self.components(histograms)
-        ratios = components / power_mean(components).clamp_min(EPS).unsqueeze(1)
-        weights = components * ratios.abs().pow(EXPONENT - 2) / ratios.shape[1]
-        return (histograms - self.location) * (weights @ self.filters.T)
+        location = self.location - (residual / (number - 1)).to(self.location)
+        return Filters(location, (factor**0.5 * filters / lengths.clamp_min(EPS)).to(self.filters), self.shape)
 
 
 def power_mean(components: torch.Tensor) -> torch.Tensor:

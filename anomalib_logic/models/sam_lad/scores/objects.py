@@ -52,6 +52,15 @@ class Objects(Score):
         distances = self.distance(query["crops"].flatten(3), crops, weights).view(*query["crop_masks"].shape)
         return distances * valid.flatten(1).any(dim=1)[:, None, None, None]
 
+    def of_objects(self, compared: Comparison) -> torch.Tensor:
+        """Mean distance of each object, as a multiple of ``unit``."""
+        return self.means(compared) / self.unit
+
+    def means(self, compared: Comparison) -> torch.Tensor:
+        """Mean distance of each object, shape ``(N, K)``."""
+        weights = (compared.query["crop_masks"] > 0.5).float()
+        return (self.distances(compared) * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp_min(1)
+
     def inside(self, compared: Comparison) -> torch.Tensor:
         """Positions that belong to the objects that are measured, booleans of shape ``(N, K, s, s)``."""
         inside = compared.query["masks"] > COVERED

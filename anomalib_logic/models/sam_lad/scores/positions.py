@@ -43,9 +43,9 @@ class Positions(Score):
         """What both need."""
         return {**self.objects.keep(maps, found), **self.scene.keep(maps, found)}
 
-    def distances(self, compared: Comparison) -> torch.Tensor:
-        """Distances in the objects' frames, see :meth:`.Objects.distances`."""
-        return self.objects.distances(compared)
+    def of_objects(self, compared: Comparison) -> torch.Tensor:
+        """Mean distance of each object, as a multiple of ``unit``."""
+        return self.objects.means(compared) / self.unit
 
     def measure(self, compared: Comparison) -> Measured:
         """Distances of objects, and of the scene elsewhere."""

@@ -51,10 +51,10 @@ class Score(DynamicBufferMixin):
         finding: What a high value says, as a subject: "... is unusual".
         MARKS: The map says by how much something is wrong, 0 where nothing is, and not how far features are from normal
             ones.
-        unit: Mean of the map over normal images, that maps are divided by; a scalar, or one for each position.
+        unit: What maps are divided by, a scalar, or one for each position; see :meth:`typical`.
         mean, std: Of the value over normal images, each compared with all others.
-        map_mean, map_std: Of the highest value of the map, as a multiple of ``unit``; the same if ``image_score`` is
-            ``"max"``.
+        map_mean, map_std: Of the highest value of the map, as a multiple of ``unit``; the same as ``mean`` and ``std``
+            if the score has no value of its own and ``image_score`` is ``"max"``.
         trust: How far the value counts, in [0, 1], see :meth:`.SamLadModel.fit`.
         map_trust: How far the map counts, in [0, 1].
     """
@@ -117,6 +117,11 @@ class Score(DynamicBufferMixin):
         """Measure images that were compared with the bank."""
         raise NotImplementedError
 
+    def of_objects(self, compared: Comparison) -> torch.Tensor | None:
+        """Measure how unusual each object is, for explanations, shape ``(N, K)``; by default that is not known."""
+        del compared
+        return None
+
     def draw(self, measured: Measured) -> torch.Tensor:
         """Map as a multiple of ``unit``, shape ``(N, s, s)``."""
         return resize((measured.map / self.unit).unsqueeze(1), self.size).squeeze(1)
@@ -124,7 +129,8 @@ class Score(DynamicBufferMixin):
     def excess(self, measured: Measured) -> torch.Tensor:
         """How far each position lies above the highest one of normal images, times its trust, shape ``(N, s, s)``.
 
-        In standard deviations of that highest value, with a soft limit at 0: what is below it says nothing.
+        In standard deviations of that highest value, with a soft limit at 0: what is below it says nothing. A map that
+        ``MARKS`` is taken as it is, as a multiple of ``unit``: it is 0 where nothing is wrong.
         """
         drawn = self.draw(measured)
         return self.map_trust * (drawn if self.MARKS else F.softplus((drawn - self.map_mean) / self.map_std))

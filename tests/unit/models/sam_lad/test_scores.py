@@ -342,17 +342,17 @@ def test_amounts_without_a_normal_image_are_those_of_all_others(score, number):
     others.filters = torch.from_numpy(weighted / lengths).float()
     words = torch.randint(4, (number, 2, 8, 8))
     found = score.without(histograms[3])
-    torch.testing.assert_close(found.distance(histograms), others.distance(histograms), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.distance(histograms), others.fitted.distance(histograms), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        found.amounts(histograms, words), others.amounts(histograms, words), rtol=1e-3, atol=1e-3
+        found.amounts(histograms, words), others.fitted.amounts(histograms, words), rtol=1e-3, atol=1e-3
     )
-    assert found.distance(histograms)[3] > score.distance(histograms)[3]
+    assert found.distance(histograms)[3] > score.fitted.distance(histograms)[3]
 
 
 def test_one_of_two_images_cannot_be_left_out():
     score = Layout(8, clusterings=2, words=4)
     score.fit_gaussian(score.histogram(torch.rand(2, 4, 2, 4)), random_changes(score))
-    assert score.without(torch.rand(32)) is score
+    assert score.without(torch.rand(32)).filters is score.filters
 
 
 def test_composition_learns_from_images_that_the_bank_does_not_keep():
@@ -371,8 +371,8 @@ def test_composition_learns_from_images_that_the_bank_does_not_keep():
 def test_normal_images_that_do_not_differ_have_a_distance_of_zero(number):
     score, histograms = Composition(8, 3, words=4, clusterings=2), torch.rand(1, 8).expand(number, 8)
     score.fit_gaussian(histograms, random_changes(score))
-    assert score.distance(histograms).tolist() == pytest.approx([0] * number, abs=1e-3)
-    assert torch.isfinite(score.distance(torch.rand(3, 8))).all()
+    assert score.fitted.distance(histograms).tolist() == pytest.approx([0] * number, abs=1e-3)
+    assert torch.isfinite(score.fitted.distance(torch.rand(3, 8))).all()
 
 
 def test_components_are_the_distances_along_changes_in_standard_deviations():
@@ -383,12 +383,12 @@ def test_components_are_the_distances_along_changes_in_standard_deviations():
     residual = query.numpy() - gaussian.location_
     expected = residual @ gaussian.precision_ @ changes.T.numpy()
     expected /= np.sqrt(np.einsum("kd,de,ke->k", changes.numpy(), gaussian.precision_, changes.numpy()))
-    components = score.components(query)
+    components = score.fitted.components(query)
     np.testing.assert_allclose(components.numpy(), expected, rtol=1e-3, atol=1e-4)
     # No component is larger than the Mahalanobis distance, which is that along the residual itself.
     assert (components.square().amax(dim=1).numpy() <= gaussian.mahalanobis(query.numpy())).all()
     np.testing.assert_allclose(
-        score.distance(query).numpy(), (np.abs(expected) ** 8).mean(axis=1) ** (1 / 8), rtol=1e-3
+        score.fitted.distance(query).numpy(), (np.abs(expected) ** 8).mean(axis=1) ** (1 / 8), rtol=1e-3
     )
 
 
@@ -399,14 +399,16 @@ def test_what_no_exchange_changes_does_not_count():
     changes[:, :2] = torch.randn(5, 2)
     score.fit_gaussian(torch.randn(4000, 8), changes)  # amounts that have nothing to do with each other
     at = torch.eye(8) * 4
-    assert score.distance(at)[:2].min() > 2
-    assert score.distance(at)[2:].max() < 0.3
+    assert score.fitted.distance(at)[:2].min() > 2
+    assert score.fitted.distance(at)[2:].max() < 0.3
 
 
 def test_terms_of_amounts_add_up_to_their_squared_distance():
     score, query = Layout(8, clusterings=2, words=4), torch.rand(3, 32)
     score.fit_gaussian(torch.rand(10, 32), random_changes(score))
-    torch.testing.assert_close(score.terms(query).sum(dim=1), score.distance(query).square(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        score.fitted.terms(query).sum(dim=1), score.fitted.distance(query).square(), rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e-4, 1e12])
@@ -421,7 +423,7 @@ def test_power_mean_is_between_the_mean_and_the_highest_of_absolute_values(scale
 def test_amounts_without_a_sample_say_what_to_do():
     score, bank = Composition(8, 3, words=4, clusterings=2), Bank({"shares": torch.float, "valid": torch.bool}, {})
     bank.fill([{"shares": torch.rand(6, 4, 2, 4), "valid": torch.zeros(6, 1, dtype=torch.bool)}], 6)
-    with pytest.raises(RuntimeError, match="call fit_encoder before each fit"):
+    with pytest.raises(RuntimeError, match="fit_encoder must come before each fit"):
         score.learn(bank, None, {}, 0)
 
 
@@ -494,11 +496,11 @@ def test_amounts_mark_what_there_is_too_much_of():
     score.fit_gaussian(histogram(words), changes_of(score, words))
     query = words[:1].clone()
     query[:, :, 3:5, 3:5] = 2
-    amounts = score.amounts(histogram(query), query)[0]
+    amounts = score.fitted.amounts(histogram(query), query)[0]
     assert amounts[query[0, 0] == 2].min() > 2 * amounts[query[0, 0] != 2].max()
     # All positions together give the squared distance, but for amounts that make it smaller.
-    terms = score.terms(histogram(query))
-    assert terms.sum().item() == pytest.approx(score.distance(histogram(query)).square().item(), rel=1e-4)
+    terms = score.fitted.terms(histogram(query))
+    assert terms.sum().item() == pytest.approx(score.fitted.distance(histogram(query)).square().item(), rel=1e-4)
     assert amounts.square().mean().item() == pytest.approx(terms.clamp_min(0).sum().item(), rel=1e-3)
 
 
@@ -517,9 +519,9 @@ def test_layout_marks_what_is_in_the_wrong_quarter_of_the_image():
     distances = {}
     for score in (whole, quarters):
         score.fit_gaussian(score.histogram(shares(words)), changes_of(score, words))
-        distances[score] = score.distance(score.histogram(shares(torch.cat([query, words]))))
+        distances[score] = score.fitted.distance(score.histogram(shares(torch.cat([query, words]))))
     assert distances[whole][0] <= distances[whole][1:].max()
     assert distances[quarters][0] > 3 * distances[quarters][1:].max()
-    amounts = quarters.amounts(quarters.histogram(shares(query)), query)[0]
+    amounts = quarters.fitted.amounts(quarters.histogram(shares(query)), query)[0]
     parts = query[0, 0] > 1
     assert amounts[parts].min() > 3 * amounts[~parts].max()

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
 from anomalib_logic.models.sam_lad import bank, comparison, encoder, torch_model
+from anomalib_logic.models.sam_lad.scores import build_scores
 from anomalib_logic.models.sam_lad.scores.score import Measured
 from anomalib_logic.models.sam_lad.torch_model import SamLadModel
 
@@ -261,6 +263,22 @@ def test_trust_is_the_share_of_the_change_that_a_score_notices_best(normals):
     assert {name: float(model.scores[name].map_trust) for name in expected} == pytest.approx(expected)
 
 
+def test_changes_are_the_same_whatever_images_are_normalised_by(normals, monkeypatch):
+    pictures, changed = (normals[:5] + 1) / 4, []  # between black and white
+    for mean, std in ((0.5, 0.5), (0.0, 1.0), (0.45, 0.225)):
+        model, seen = build_model(mean=3 * [mean], std=3 * [std]), []
+        images = (pictures - mean) / std
+        fit_encoder(model, images)
+        represent = model.represent
+        monkeypatch.setattr(model, "represent", lambda image, f=represent, seen=seen: seen.append(image) or f(image))
+        model.fit([represent(images)], len(images), sample=sample_of(images[:2]))
+        changed.append(torch.cat(seen) * std + mean)
+    assert changed[0].shape == (6, *pictures.shape[1:])
+    assert 0 <= changed[0].min() <= changed[0].max() <= 1
+    for other in changed[1:]:
+        torch.testing.assert_close(other, changed[0], atol=1e-5, rtol=0)
+
+
 def test_map_is_trusted_by_where_the_change_is(normals):
     model = build_model()
     fit_encoder(model, normals)
@@ -303,6 +321,37 @@ def test_map_shows_an_amount_that_no_normal_image_has(model):
     found = model.predict(measured).anomaly_map - expected
     assert found.amax() > 3 * model.scores["composition"].map_trust
     assert found.amax(dim=(1, 2, 3)) > 10 * found[..., -1, -1].abs()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "left_out", [{"objects"}, {"details", "anywhere"}, {"place"}, {"count"}, {"composition", "layout"}]
+)
+def test_scores_need_no_others(normals, monkeypatch, left_out):
+    def build(*arguments):
+        scores = build_scores(*arguments)
+        return nn.ModuleDict({name: score for name, score in scores.items() if name not in left_out})
+
+    monkeypatch.setattr(torch_model, "build_scores", build)
+    model = filled(normals, **TELLING)
+    image = drawn(1, [SQUARES[:3]])
+    assert model(image).pred_score > model(normals[:1]).pred_score
+    (explanation,) = model.explain(image)
+    assert {reason.score for reason in explanation.reasons} == model.scores.keys()
+    assert len(explanation.scores) == 3
+    assert explanation.scores.any() == ("objects" not in left_out)  # who measures no objects does not know
+
+
+@torch.no_grad()
+def test_layout_needs_composition(normals, monkeypatch):
+    def build(*arguments):
+        scores = build_scores(*arguments)
+        del scores["composition"]
+        return scores
+
+    monkeypatch.setattr(torch_model, "build_scores", build)
+    with pytest.raises(RuntimeError, match="with composition"):
+        filled(normals)
 
 
 @torch.no_grad()
