@@ -306,13 +306,15 @@ class SamLadModel(nn.Module):
                 measured.append(self.measure(self.compare(template, exclude)))
                 regions.append((changed != images[i]).any(dim=1, keepdim=True).float())
             of_scores = [(score, [m[name] for m in measured]) for name, score in self.scores.items()]
-            noticed.append(_shares([s.notice(one) for s, one in of_scores], least=1))  # less than one is chance
-            located.append(_shares([s.locate(one, torch.cat(regions)) for s, one in of_scores]))
-        of_images, of_maps = torch.stack(noticed), torch.stack(noticed) * torch.stack(located)
+            of_change = torch.stack([score.notice(one) for score, one in of_scores])
+            noticed.append(_shares(of_change, least=1))  # less than one deviation is chance
+            located.append(_shares(torch.stack([score.locate(one, torch.cat(regions)) for score, one in of_scores])))
+        of_images = torch.stack(noticed).amax(dim=0)
+        of_maps = _shares((torch.stack(noticed) * torch.stack(located)).mean(dim=0))
         if of_images.amax() == 1:  # some change is noticed by more than chance
-            for score, best, mean in zip(self.scores.values(), of_images.amax(dim=0), of_maps.mean(dim=0), strict=True):
-                score.trust.copy_(best)
-                score.map_trust.copy_(mean / of_maps.mean(dim=0).amax().clamp_min(1e-6))
+            for score, of_image, of_map in zip(self.scores.values(), of_images, of_maps, strict=True):
+                score.trust.copy_(of_image)
+                score.map_trust.copy_(of_map)
 
     def _compare_held_out(self, index: torch.Tensor) -> Comparison:
         """Compare images of the bank with all others."""
@@ -339,10 +341,9 @@ class SamLadModel(nn.Module):
         self._prepared, self._held_out = {}, ()
 
 
-def _shares(values: Sequence[torch.Tensor], least: float = 1e-6) -> torch.Tensor:
-    """Scalars in proportion to the highest of them, or to ``least`` if that is more, shape ``(S,)``."""
-    stacked = torch.stack(list(values))
-    return stacked / stacked.amax().clamp_min(least)
+def _shares(values: torch.Tensor, least: float = 1e-6) -> torch.Tensor:
+    """Values in proportion to the highest of them, or to ``least`` if that is more."""
+    return values / values.amax().clamp_min(least)
 
 
 def soft_maximum(deviations: torch.Tensor) -> torch.Tensor:
