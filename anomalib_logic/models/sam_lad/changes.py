@@ -1,7 +1,10 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Changes of normal images that scores should notice (ours, after CutPaste, https://arxiv.org/abs/2104.04015)."""
+"""Changes of normal images that scores should notice (ours, after CutPaste, https://arxiv.org/abs/2104.04015).
+
+Images have the shape ``(3, H, W)``; black is 0, white is 1.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +21,7 @@ BORDER = 3  # pixels over which a window passes into its surroundings
 
 
 def spot(image: torch.Tensor, other: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Paint a spot of a random colour anywhere: a structural defect; black is 0, white is 1."""
+    """Paint a spot of a random colour anywhere: a structural defect."""
     del other
     height, width = _draw(SPOT, image.shape[1], generator), _draw(SPOT, image.shape[2], generator)
     colour = torch.rand(len(image), 1, 1, generator=generator).to(image)

@@ -144,7 +144,8 @@ class Amounts(Score):
         """Amounts by their place, and the distance of the whole."""
         histogram, words = self.histogram(compared.query["shares"]), compared.query["words"][:, : self.shape[1]]
         if compared.exclude is None:
-            return Measured(smooth(self.fitted.amounts(histogram, words)), self.fitted.distance(histogram))
+            fitted = self.fitted
+            return Measured(smooth(fitted.amounts(histogram, words)), fitted.distance(histogram))
         normal = self.histogram(compared.bank.get("shares", compared.exclude))
         others = [self.without(one) for one in normal]
         parts = list(zip(others, histogram.split(1), words.split(1), strict=True))
