@@ -5,8 +5,8 @@
 
     anomalib-logic train --config configs/quick_start.yaml
 
-takes the arguments of ``anomalib``. It differs in what it prints: each message once and without place and time, no
-warnings of libraries about themselves, and for an error of input one sentence.
+takes the arguments of ``anomalib``, and uses ``--seed_everything``. It prints each message once and without place and
+time, no warnings of libraries about themselves, and for an error of input one sentence.
 """
 
 import logging
@@ -57,11 +57,13 @@ def main() -> None:
     configure_messages()
     warn_of_small_machine()
     shorten_argument_errors()
-    from anomalib.cli.cli import AnomalibCLI
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+    from anomalib_logic._command_line import CommandLine, show_overridden_options
+
+    show_overridden_options()
     try:
-        AnomalibCLI()
+        CommandLine()
     except (*INPUT_ERRORS, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK, "0") not in ("", "0") or not is_for_users(error):
             raise

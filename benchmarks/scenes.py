@@ -43,7 +43,7 @@ GLCF = {
     "optimizer": "muon",
     "learning_rate": 3e-3,
 }
-SAM_LAD = {"objects": "cluster"}
+SAM_LAD = {"objects": "cluster", "seed": 0}
 QUIET = {"evaluator": False, "visualizer": False, "post_processor": False}
 
 

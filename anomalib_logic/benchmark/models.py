@@ -50,7 +50,7 @@ GLCF = {
     "optimizer": "muon",
     "learning_rate": 3e-3,
 }
-SAM_LAD = {"objects": "cluster"}
+SAM_LAD = {"objects": "cluster", "seed": 0}
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet101_2")
 FLOW_BACKBONES = ("resnet18", "wide_resnet50_2")
 

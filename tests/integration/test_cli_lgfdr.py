@@ -52,10 +52,10 @@ def test_train_test_and_export_give_the_same_figures(loco, workspace):
 )
 def test_options_are_given_in_groups_or_by_themselves(options, noise, towers, loco, workspace):
     cli = AnomalibCLI(["train", *MODEL, *options, *data(loco)], run=False)
-    assert cli.model.hparams["training"]["noise"] == noise
-    assert cli.model.hparams["training"]["learning_rate"] == 5e-3
-    assert cli.model.hparams["networks"]["towers"] == towers
-    assert cli.model.hparams["networks"]["width"] == 32
+    assert cli.model.hparams["noise"] == noise
+    assert cli.model.hparams["learning_rate"] == 5e-3
+    assert cli.model.hparams["towers"] == towers
+    assert cli.model.hparams["width"] == 32
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("lgfdr*.yaml")), ids=lambda path: path.stem)

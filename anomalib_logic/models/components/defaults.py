@@ -5,7 +5,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +15,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2 import Compose, Normalize, Resize
@@ -29,10 +29,12 @@ from .arguments import as_pair
 from .checkpoint_options import CheckpointOptions
 from .data_config import input_normalization
 from .finished_fit import FinishedFit
-from .options import plain
 from .post_processing import CalibratedPostProcessor
 from .pre_processing import check_exportable, engine_resize, make_exact
 from .run_messages import RunMessages
+from .run_pictures import PictureLogging
+from .seeds import Seeded
+from .termination import stop_on_sigterm
 from .training import image_paths
 
 logger = logging.getLogger(__name__)
@@ -40,13 +42,14 @@ logger = logging.getLogger(__name__)
 IMAGENET = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
-class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
+class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
     """Components, steps, learning type, loading and verified export; to inherit from before ``AnomalibModule``.
 
     Args:
         image_size: Height and width, or one number for both, in pixels.
         backbone: timm's name of the backbone, whose input normalisation is the default pre-processor's.
         backbone_args: Keyword arguments for ``timm.create_model``.
+        seed: Seed of all random choices; ``None``: that of ``seed_everything``, or 0.
         pre_processor: Pre-processor instance, ``True`` for the default or ``False``.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
         evaluator: Evaluator instance, ``True`` for the default or ``False``.
@@ -63,12 +66,19 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         image_size: int | Sequence[int],
         backbone: str,
         backbone_args: Mapping[str, Any] | None = None,
+        seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
         size = as_pair("image_size", image_size)
+        given = {
+            "pre_processor": pre_processor,
+            "post_processor": post_processor,
+            "evaluator": evaluator,
+            "visualizer": visualizer,
+        }
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, backbone, backbone_args)
         super().__init__(
@@ -77,10 +87,9 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
             evaluator=resolve_evaluator(evaluator),
             visualizer=visualizer,
         )
-        # Plain values, and the size that is in use: what load_from_checkpoint builds the model from.
-        self.hparams["image_size"] = list(self.input_size or size)
-        for name, value in self.hparams.items():
-            self.hparams[name] = str(value) if isinstance(value, Path) else plain(value)
+        self.keep_given_components(**given)
+        self.use_seed(seed)
+        self.store_options(image_size=list(self.input_size or size), seed=self.seed)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -105,8 +114,8 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         return PreProcessor(Compose([resize, Normalize(mean=mean, std=std)]))
 
     def configure_callbacks(self) -> list[Callback]:
-        """Anomalib's components, and lines in the log on how far a run is."""
-        return [*super().configure_callbacks(), RunMessages()]  # type: ignore[misc]
+        """Anomalib's components, their pictures in loggers, and lines in the log on how far a run is."""
+        return [*super().configure_callbacks(), PictureLogging(), RunMessages()]  # type: ignore[misc]
 
     def configure_post_processor(self) -> CalibratedPostProcessor:
         """Thresholds for a false alarm rate, and scores that keep their order."""
@@ -118,12 +127,14 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         return default_evaluator()
 
     def setup(self, stage: str) -> None:
-        """Refuse weights in half precision.
+        """Refuse weights in half precision, and name settings that have no effect.
 
         Raises:
             ValueError: If the trainer's precision is one of those.
         """
         super().setup(stage)
+        if stage == "fit":
+            self._warn_of_settings()
         precision = getattr(self._trainer, "precision", "32-true")
         if precision in ("16-true", "bf16-true"):
             msg = f"precision {precision} loses small differences of scores: use 32-true or {precision[:-4]}mixed"
@@ -186,21 +197,44 @@ class ModelDefaults(CheckpointOptions, FinishedFit, VerifiedExport):
         del dataloader_idx
         return self.validation_step(batch, batch_idx)
 
+    def settings_without_effect(self) -> dict[str, str]:
+        """Settings of the trainer and of the data module that change nothing or do harm in this fit, and why."""
+        if self.trainer.overfit_batches:
+            return {"overfit_batches": "thresholds are those of training images"}
+        return {}
+
+    def _warn_of_settings(self) -> None:
+        for name, reason in self.settings_without_effect().items():
+            logger.warning("%s: %s", name, reason)
+
     def on_train_start(self) -> None:
         """Refuse image files that Anomalib would misread; a sample of them is opened."""
+        stop_on_sigterm(self.trainer)
         super().on_train_start()
         for loaders in (self.trainer.train_dataloader, self.trainer.val_dataloaders):
             check_image_files(image_paths(loaders))
 
+    def on_validation_start(self) -> None:
+        """End a validation on SIGTERM."""
+        stop_on_sigterm(self.trainer)
+        super().on_validation_start()
+
     def on_test_start(self) -> None:
         """Refuse image files that Anomalib would misread, and warn of thresholds that do not exist."""
+        stop_on_sigterm(self.trainer)
         super().on_test_start()
         check_image_files(image_paths(self.trainer.test_dataloaders))
         self._warn_without_thresholds()
 
     def on_predict_start(self) -> None:
-        """Refuse image files that Anomalib would misread (every header is read); warn where thresholds do not exist."""
+        """Refuse image files that Anomalib would misread (every header is read); warn where thresholds do not exist.
+
+        A command line keeps no predictions: pictures and JSON files have them, and nobody sees what it returns.
+        """
+        stop_on_sigterm(self.trainer)
         super().on_predict_start()
+        if any(isinstance(callback, SaveConfigCallback) for callback in self.trainer.callbacks):
+            self.trainer.predict_loop.return_predictions = False
         paths = image_paths(self.trainer.predict_dataloaders)
         check_image_files(paths, sample=len(paths))
         self._warn_without_thresholds()

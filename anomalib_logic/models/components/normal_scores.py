@@ -13,6 +13,9 @@ from torchmetrics import Metric
 from anomalib_logic.metrics.functional import count_scores
 from anomalib_logic.metrics.loco_metric import on_reliable_device
 
+SAME = 1e-4  # of the scores' scale: batches, devices and runtimes differ by less
+MARGIN = 1e-3  # of the scores' scale: a threshold from normal scores is at most that far above one of them
+
 
 class Scores(NamedTuple):
     """Scores of images and of pixels.
@@ -69,11 +72,11 @@ class NormalScores(Metric):
 def image_threshold(scores: torch.Tensor, rate: float, fitted: torch.Tensor | None = None) -> torch.Tensor:
     """Score that a new normal image exceeds with a given probability.
 
-    With enough scores it is the order statistic that a share ``rate`` of them exceeds: as many atypical images do not
-    decide. A new image exceeds it with a probability of at most ``rate + 1 / (n + 1)``, whatever
-    the distribution is. With fewer than ``1 / rate`` none may exceed it; with fewer than ``1 / rate - 1`` the highest
-    score is too low for that (split conformal prediction): then the upper limit of the prediction interval for the next
-    one of normally distributed values, and not less than the highest score.
+    With enough scores it lies just above the order statistic that a share ``rate`` of them exceeds, see
+    :func:`above_score`: as many atypical images do not decide. A new image exceeds it with a probability of at most
+    ``rate + 1 / (n + 1)``, whatever the distribution is. With fewer than ``1 / rate`` none may exceed it; with fewer
+    than ``1 / rate - 1`` the highest score is too low for that (split conformal prediction): then the upper limit of
+    the prediction interval for the next one of normally distributed values, and not less than the highest score.
 
     Args:
         scores: Scores of normal images that the model was not fitted on, shape ``(n,)``.
@@ -85,11 +88,12 @@ def image_threshold(scores: torch.Tensor, rate: float, fitted: torch.Tensor | No
     fitted = scores[:0] if fitted is None else fitted.flatten().double()
     exceeding = math.floor(len(scores) * rate + 1e-9)
     if exceeding or (len(scores) + 1) * rate >= 1 - 1e-9:
-        return scores[-1 - exceeding]
+        return above_score(scores, len(scores) - 1 - exceeding)
     centre = scores if len(scores) else fitted
     freedom = max(len(scores) - 1, 0) + max(len(fitted) - 1, 0)
     deviations = [part.std() for part in (scores, fitted) if len(part) > 1]
-    highest = torch.cat([scores, fitted]).max()
+    everything = torch.cat([scores, fitted]).sort().values
+    highest = above_score(everything, len(everything) - 1)
     if not deviations:
         return highest
     reach = student.ppf(1 - rate, freedom) * math.sqrt(1 + 1 / len(centre))
@@ -106,4 +110,27 @@ def pixel_threshold(values: torch.Tensor, counts: torch.Tensor, rate: float) -> 
     """
     order = values.argsort()
     below = counts[order].double().cumsum(0) / counts.sum()
-    return values[order][int(torch.searchsorted(below, 1 - rate).clamp_max(len(order) - 1))]
+    return above_score(values[order].double(), int(torch.searchsorted(below, 1 - rate).clamp_max(len(order) - 1)))
+
+
+def above_score(scores: torch.Tensor, place: int) -> torch.Tensor:
+    """Return a threshold just above a score: in the middle to the next higher one, or nearer where that is far away.
+
+    A threshold that is equal to a score leaves that image's label to rounding. Scores that differ by no more than
+    rounding count as one.
+
+    Args:
+        scores: Scores in ascending order, double precision, shape ``(n,)``.
+        place: Index of the score.
+    """
+    scale = scores_scale(scores[: place + 1])
+    after = int(torch.searchsorted(scores, scores[place] + SAME * scale, right=True))
+    lower, margin = scores[after - 1], MARGIN * scale
+    return lower + (torch.minimum((scores[after] - lower) / 2, margin) if after < len(scores) else margin)
+
+
+def scores_scale(scores: torch.Tensor) -> torch.Tensor:
+    """Return what differences of scores are measured by: their range or their largest size, or 1 if all are 0."""
+    low, high = scores.aminmax()
+    scale = torch.stack([low.abs(), high.abs(), high - low]).max()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))

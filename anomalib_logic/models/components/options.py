@@ -8,8 +8,9 @@ A model takes a few groups, such as ``networks`` and ``training``. ``Glcf(networ
 too. So a default is stated once, in its group.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, get_origin, get_type_hints
 
 from typing_extensions import NotRequired
@@ -74,7 +75,7 @@ def take_groups(owner: str, options: Mapping[str, Any], *groups: tuple[type[Opti
         if isinstance(given, group):
             taken.append(replace(given, **own))
         else:
-            values = plain(given) or {}
+            values = given or {}
             _check_known(group.__name__, values, names[group])
             taken.append(group(**{**values, **own}))
     return taken
@@ -87,6 +88,16 @@ def _check_known(owner: str, options: Mapping[str, Any], known: list[str]) -> No
             raise TypeError(msg)
 
 
-def plain(value: Any) -> Any:
-    """A group as a dictionary; any other value as it is."""
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+def single_options(arguments: Mapping[str, Any], groups: Collection[str]) -> dict[str, Any]:
+    """Arguments with each field of a group by itself, as plain values: a field that stands by itself counts.
+
+    Args:
+        arguments: Arguments of a model's constructor; a group is a dataclass or a mapping of some of its fields.
+        groups: Names of the arguments that are groups.
+    """
+    single: dict[str, Any] = {}
+    for name in groups:
+        given: Any = arguments.get(name)
+        single |= dict(given or {}) if isinstance(given, Mapping | None) else asdict(given)
+    single |= {name: value for name, value in arguments.items() if name not in groups}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in single.items()}

@@ -9,20 +9,38 @@ from typing import Any
 
 import torch
 from anomalib.data import Batch
+from anomalib.metrics import F1AdaptiveThreshold
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import SumMetric
+from torchmetrics.utilities.data import dim_zero_cat
 
 from anomalib_logic.metrics._raw_scores import to_unit_interval
 
-from .normal_scores import NormalScores, Scores, image_threshold, pixel_threshold
+from .normal_scores import MARGIN, SAME, NormalScores, Scores, image_threshold, pixel_threshold, scores_scale
 from .training import validation_may_be_last
 
 logger = logging.getLogger(__name__)
 
 STEEPNESS = 4.0  # of normalised scores at the threshold
 ENOUGH = 10  # normal images that the model was not fitted on, for thresholds without training images
+
+
+RATES = ("false_alarm_rate", "pixel_false_alarm_rate")
+NO_SCORES = Scores(torch.empty(0), torch.empty(0), torch.empty(0))
+
+
+class F1Threshold(F1AdaptiveThreshold):
+    """Anomalib's threshold of the highest F1 score, in the middle between two scores instead of on one."""
+
+    def compute(self) -> torch.Tensor:  # type: ignore[override]
+        """Return the middle between the lowest score that is anomalous and the next lower one."""
+        threshold, scores = super().compute(), dim_zero_cat(self.preds)
+        scale = scores_scale(scores)
+        anomalous = scores >= threshold - SAME * scale
+        upper = scores[anomalous].min()
+        return upper - MARGIN * scale if anomalous.all() else (scores[~anomalous].max() + upper) / 2
 
 
 class CalibratedPostProcessor(PostProcessor):
@@ -51,13 +69,32 @@ class CalibratedPostProcessor(PostProcessor):
         super().__init__(**kwargs)
         self.false_alarm_rate = _check_rate("false_alarm_rate", false_alarm_rate)
         self.pixel_false_alarm_rate = _check_rate("pixel_false_alarm_rate", pixel_false_alarm_rate)
+        self._image_threshold_metric = F1Threshold(fields=["pred_score", "gt_label"], strict=False)
+        self._pixel_threshold_metric = F1Threshold(fields=["anomaly_map", "gt_mask"], strict=False)
         self._normal, self._fitted = NormalScores(), NormalScores()
         self._anomalous, self._masked = SumMetric(), SumMetric()
         self._stale = False
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "false_alarm_rate", "pixel_false_alarm_rate")
+        return (*super()._checkpoint_config_keys, *RATES)
+
+    def measure_held_out(self, pl_module: LightningModule) -> bool:
+        """Set thresholds from the normal images that a model can hold out itself, without any data.
+
+        Args:
+            pl_module: The model.
+
+        Returns:
+            Whether it has such images (SAM-LAD has those of its bank).
+        """
+        self._forget()
+        self._add_held_out(pl_module)
+        held_out = _computed(self._normal)
+        self._forget()
+        if len(held_out.scores):
+            self._set_thresholds(held_out)
+        return len(held_out.scores) > 0
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what a validation that did not end has left."""
@@ -90,6 +127,7 @@ class CalibratedPostProcessor(PostProcessor):
         super().on_validation_epoch_end(trainer, pl_module)
         if both and _may_be_last(trainer):
             self._warn_of_few()
+            self._warn_of_rates(masked)
         if not masked:
             self._measure_normal(trainer, pl_module, pixels_only=both)
         self._forget()
@@ -104,6 +142,17 @@ class CalibratedPostProcessor(PostProcessor):
                 normal,
                 anomalous,
                 ENOUGH,
+            )
+
+    def _warn_of_rates(self, masked: bool) -> None:
+        """Name rates that were given and decide nothing."""
+        defaults = CalibratedPostProcessor()
+        rates = [name for name in RATES[: 1 + masked] if getattr(self, name) != getattr(defaults, name)]
+        if rates:
+            logger.warning(
+                "%s without effect: the validation images are normal and anomalous ones, of which thresholds have the "
+                "highest F1 score. Validate with normal images only (--data.val_split_mode from_train)",
+                " and ".join(f"{name}={getattr(self, name)}" for name in rates),
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -132,12 +181,19 @@ class CalibratedPostProcessor(PostProcessor):
             pl_module: The model.
             pixels_only: Leave threshold and limits of image scores as they are.
         """
-        for prediction in getattr(pl_module, "held_out_predictions", tuple)():
-            self._normal.update(prediction.pred_score, prediction.anomaly_map)
+        self._add_held_out(pl_module)
         held_out = _computed(self._normal)
         if len(held_out.scores) < ENOUGH and not pixels_only and _may_be_last(trainer):
             self._add_fitted(pl_module, len(held_out.scores))
-        fitted = _computed(self._fitted)
+        self._set_thresholds(held_out, _computed(self._fitted), pixels_only)
+
+    @torch.no_grad()
+    def _add_held_out(self, pl_module: LightningModule) -> None:
+        for prediction in getattr(pl_module, "held_out_predictions", tuple)():
+            self._normal.update(prediction.pred_score, prediction.anomaly_map)
+
+    def _set_thresholds(self, held_out: Scores, fitted: Scores = NO_SCORES, pixels_only: bool = False) -> None:
+        """Set thresholds and limits from scores of normal images, see :meth:`_measure_normal`."""
         every = Scores(*(torch.cat(fields) for fields in zip(held_out, fitted, strict=True)))
         if not len(every.scores):
             return
@@ -171,6 +227,12 @@ class CalibratedPostProcessor(PostProcessor):
             self.false_alarm_rate,
             ENOUGH,
         )
+
+    @staticmethod
+    def _apply_threshold(preds: torch.Tensor | None, threshold: torch.Tensor) -> torch.Tensor | None:
+        """Label scores or maps; what is not a number is anomalous."""
+        labels = PostProcessor._apply_threshold(preds, threshold)
+        return labels if preds is None or labels is None or labels is preds else labels | preds.isnan()
 
     @staticmethod
     def _normalize(

@@ -138,17 +138,18 @@ class TrainedModel(BeforeAnomalibModule):
     def on_train_start(self) -> None:
         """Measure the channels of the backbone over the normal training images."""
         super().on_train_start()
+        self._seed_random_numbers()
         self._require_channels()
-        self._continue_random_numbers()
 
-    def _continue_random_numbers(self) -> None:
-        """Draw what a training that goes on would have drawn without a break: the order of images, and noise."""
+    def _seed_random_numbers(self) -> None:
+        """Let the order of images and the noise be those of the seed, and of a training without a break."""
         states, self._random_states = self._random_states, None
         if states is None or self.trainer.ckpt_path is None or self.trainer.world_size > 1:
-            return
-        torch.set_rng_state(states["cpu"].cpu())
-        if len(states["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+            self.begin_random_numbers(self.trainer.global_rank)
+        else:
+            torch.set_rng_state(states["cpu"].cpu())
+            if len(states["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
         iter(self.trainer.fit_loop._data_fetcher)  # Lightning had the order drawn before this hook
 
     def on_train_epoch_start(self) -> None:

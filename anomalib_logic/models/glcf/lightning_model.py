@@ -43,6 +43,8 @@ class Glcf(TrainedModel, ModelDefaults, AnomalibModule):
         networks: Bottleneck and decoders, see :class:`.options.GlcfNetworks`.
         scoring: Anomaly map and image score, see :class:`.options.GlcfScoring`.
         training: Optimiser, length and noise, see :class:`.options.GlcfTraining`.
+        seed: Seed of the initial weights, of the noise and of the order of images; by default that of
+            ``seed_everything``, or 0.
         pre_processor: Pre-processor instance, ``True`` for the default (resize, the backbone's normalisation) or
             ``False``.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
@@ -74,6 +76,7 @@ class Glcf(TrainedModel, ModelDefaults, AnomalibModule):
         networks: GlcfNetworks = GlcfNetworks(),  # noqa: B008
         scoring: GlcfScoring = GlcfScoring(),  # noqa: B008
         training: GlcfTraining = GlcfTraining(),  # noqa: B008
+        seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -84,16 +87,19 @@ class Glcf(TrainedModel, ModelDefaults, AnomalibModule):
             "Glcf", options, (GlcfNetworks, networks), (GlcfScoring, scoring), (GlcfTraining, training)
         )
         options.clear()  # Lightning stores what is in this frame, and they are in their groups now
-        super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
-        self.use_training(training)
-        self.model = GlcfModel(
-            self.image_size,
-            backbone,
-            pre_trained,
-            backbone_weights,
-            backbone_args,
-            networks,
-            scoring,
-            training.feature_noise,
+        super().__init__(
+            image_size, backbone, backbone_args, seed, pre_processor, post_processor, evaluator, visualizer
         )
+        self.use_training(training)
+        with self.initial_weights():
+            self.model = GlcfModel(
+                self.image_size,
+                backbone,
+                pre_trained,
+                backbone_weights,
+                backbone_args,
+                networks,
+                scoring,
+                training.feature_noise,
+            )
         self.loss = GlcfLoss(scoring.distance, training.loss_weights)

@@ -44,6 +44,8 @@ class Lgfdr(TrainedModel, ModelDefaults, AnomalibModule):
         networks: Towers, head and scales, see :class:`.options.LgfdrNetworks`.
         scoring: Anomaly map and image score, see :class:`.options.LgfdrScoring`.
         training: Noise, optimiser and length, see :class:`.options.LgfdrTraining`.
+        seed: Seed of the initial weights, of the noise and of the order of images; by default that of
+            ``seed_everything``, or 0.
         pre_processor, post_processor, evaluator, visualizer: Instance, ``True`` for the default or ``False``. The
             default evaluator adds the pixels' average precision.
         **options: Single fields of ``networks``, ``scoring`` and ``training``, which count.
@@ -62,6 +64,7 @@ class Lgfdr(TrainedModel, ModelDefaults, AnomalibModule):
         networks: LgfdrNetworks = LgfdrNetworks(),  # noqa: B008
         scoring: LgfdrScoring = LgfdrScoring(),  # noqa: B008
         training: LgfdrTraining = LgfdrTraining(),  # noqa: B008
+        seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -72,10 +75,13 @@ class Lgfdr(TrainedModel, ModelDefaults, AnomalibModule):
             "Lgfdr", options, (LgfdrNetworks, networks), (LgfdrScoring, scoring), (LgfdrTraining, training)
         )
         options.clear()  # Lightning stores what is in this frame, and they are in their groups now
-        super().__init__(image_size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(
+            image_size, backbone, backbone_args, seed, pre_processor, post_processor, evaluator, visualizer
+        )
         self.use_training(training)
         pyramid = {"pre_trained": pre_trained, "weights": backbone_weights, "backbone_args": backbone_args}
-        self.model = LgfdrModel(self.image_size, networks, scoring, training, backbone, **pyramid)
+        with self.initial_weights():
+            self.model = LgfdrModel(self.image_size, networks, scoring, training, backbone, **pyramid)
         self.loss = LgfdrLoss()
 
     @staticmethod

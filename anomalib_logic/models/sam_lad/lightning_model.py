@@ -83,7 +83,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         matching: How they are described and matched, see :class:`.options.SamLadMatching`.
         bank: What is kept of normal images and compared with, see :class:`.options.SamLadBank`.
         scoring: Scores, anomaly map and image score, see :class:`.options.SamLadScoring`.
-        seed: Seed of all random choices: of the clusterings, the bank and the calibration.
+        seed: Seed of all random choices: of the clusterings, the bank and the calibration, and of weights that no file
+            has; by default that of ``seed_everything``, or 0.
         pre_processor: Pre-processor instance, ``True`` for the default (resize, the backbone's normalisation) or
             ``False``: images come resized and normalised with ImageNet's statistics.
         post_processor: Post-processor instance, ``True`` for the default or ``False``.
@@ -120,7 +121,7 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         matching: SamLadMatching = SamLadMatching(),  # noqa: B008
         bank: SamLadBank = SamLadBank(),  # noqa: B008
         scoring: SamLadScoring = SamLadScoring(),  # noqa: B008
-        seed: int = 0,
+        seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -137,25 +138,25 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         )
         options.clear()  # Lightning stores what is in this frame, and they are in their groups now
         size = default_image_size(backbone, backbone_args) if image_size is None else image_size
-        super().__init__(size, backbone, backbone_args, pre_processor, post_processor, evaluator, visualizer)
-        self.seed = seed
+        super().__init__(size, backbone, backbone_args, seed, pre_processor, post_processor, evaluator, visualizer)
         normalization = normalization_of(self.pre_processor)
         if normalization is None and self.pre_processor is not None:
             normalization = NOT_NORMALIZED
-        self.model = SamLadModel(
-            self.image_size,
-            segmentation,
-            matching,
-            bank,
-            scoring,
-            backbone=backbone,
-            pre_trained=pre_trained,
-            backbone_weights=backbone_weights,
-            backbone_args=backbone_args,
-            upsampler_weights=upsampler_weights,
-            sam_checkpoint=sam_checkpoint,
-            **({} if normalization is None else normalization._asdict()),
-        )
+        with self.initial_weights():
+            self.model = SamLadModel(
+                self.image_size,
+                segmentation,
+                matching,
+                bank,
+                scoring,
+                backbone=backbone,
+                pre_trained=pre_trained,
+                backbone_weights=backbone_weights,
+                backbone_args=backbone_args,
+                upsampler_weights=upsampler_weights,
+                sam_checkpoint=sam_checkpoint,
+                **({} if normalization is None else normalization._asdict()),
+            )
         if self.model.encoder.upsampler is not None:  # the checkpoint brings its weights
             self.hparams["upsampler_weights"] = EMPTY_UPSAMPLERS[self.model.encoder.upsampler.norm is not None]
         self._warned: set[str] = set()
@@ -163,7 +164,23 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """One epoch without any optimisation; the bank is that of one process."""
-        return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
+        return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1, "num_nodes": 1, "strategy": "auto"}
+
+    def settings_without_effect(self) -> dict[str, str]:
+        """Settings for training, of which the bank takes none."""
+        trainer = self.trainer
+        names = ("train_augmentations", "val_augmentations")
+        of_training, of_others = (getattr(getattr(trainer, "datamodule", None), name, None) for name in names)
+        given = {
+            "train_augmentations": of_training is not None and of_training is not of_others,
+            "limit_train_batches": trainer.limit_train_batches != 1.0 and not trainer.overfit_batches,
+            "overfit_batches": bool(trainer.overfit_batches),
+            "max_steps": trainer.max_steps != -1,
+            "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+            "gradient_clip_val": bool(trainer.gradient_clip_val),
+        }
+        reason = "has no effect: SamLad trains nothing, and its bank takes every normal training image as it is"
+        return {name: reason for name, is_given in given.items() if is_given}
 
     @staticmethod
     def configure_optimizers() -> None:

@@ -97,6 +97,12 @@ def test_export_names_an_option_that_the_checkpoint_overrides(tmp_path, small, c
     assert "ignored: sigma=3.0 (checkpoint: 2.0)" in caplog.text
 
 
+def test_field_of_a_group_overrides_the_checkpoint_and_the_others_stay(checkpoint):
+    model = Glcf.load_from_checkpoint(checkpoint[0], scoring={"image_score": "top"})
+    assert model.model.anomaly_map_generator.image_score == "top"
+    assert (model.hparams["sigma"], model.hparams["structure"]) == (2.0, "ps")
+
+
 def test_argument_of_load_from_checkpoint_overrides_the_checkpoint(checkpoint):
     path, _ = checkpoint
     assert Glcf.load_from_checkpoint(path, image_score="top").model.anomaly_map_generator.image_score == "top"
@@ -112,7 +118,7 @@ def test_resumed_training_takes_the_callers_learning_rate_and_the_checkpoints_ne
     )
     assert model.learning_rate == 0.5
     assert model.model.anomaly_map_generator.image_score == "max"
-    assert model.hparams["networks"]["structure"] == "ps"
+    assert model.hparams["structure"] == "ps"
 
 
 def test_pre_processor_that_the_checkpoint_lacks_is_not_used(tmp_path, data, small):
@@ -134,18 +140,3 @@ def test_missing_pre_processor_is_said(tmp_path, data, small, checkpoint, caplog
     with caplog.at_level(logging.WARNING):
         engine(tmp_path).test(Glcf(**small, pre_processor=False), datamodule=data, ckpt_path=checkpoint[0])
     assert "this one has none (pre_processor=False)" in caplog.text
-
-
-def test_checkpoint_with_ungrouped_hyper_parameters_is_loaded(tmp_path, data, small, checkpoint):
-    """As the first version of this package wrote them: each option by itself."""
-    path, (scores, maps) = checkpoint
-    content = torch.load(path, weights_only=True)
-    stored = content["hyper_parameters"]
-    for group in ("networks", "scoring", "training"):
-        stored |= stored.pop(group)
-    path = tmp_path / "ungrouped.ckpt"
-    torch.save(content, path)
-    found_scores, found_maps = predicted(engine(tmp_path), Glcf(**small), data, ckpt_path=path)
-    torch.testing.assert_close(found_scores, scores, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found_maps, maps, rtol=1e-5, atol=1e-6)
-    assert Glcf.load_from_checkpoint(path).hparams["networks"]["structure"] == "ps"

@@ -306,7 +306,7 @@ def test_options_are_the_same_in_a_group_in_a_mapping_and_by_themselves(small):
         scoring=GlcfScoring(sigma=2.0),
     )
     assert by_itself.hparams == mapping.hparams == group.hparams
-    assert group.hparams["networks"]["structure"] == "ps"
+    assert group.hparams["structure"] == "ps"
     assert group.learning_rate == 0.5
 
 

@@ -90,7 +90,26 @@ def test_new_normal_images_exceed_the_threshold_at_the_stated_rate(number, rate,
 def test_odd_normal_images_do_not_decide_where_they_are_no_more_than_the_stated_share(number, odd):
     scores = torch.linspace(1, 2, number)
     scores[:odd] = 40.0
-    assert image_threshold(scores, 0.05) == 2
+    assert 2 < image_threshold(scores, 0.05) < 2.01
+
+
+def test_threshold_from_normal_scores_is_on_none_of_them():
+    for number in (20, 57, 400):
+        scores = torch.randn(number, generator=torch.Generator().manual_seed(number))
+        gaps = (scores - image_threshold(scores, 0.05)).abs()
+        assert gaps.min() > 1e-5
+        values = torch.arange(-500.0, 500.0)
+        assert not torch.isin(pixel_threshold(values, torch.ones(1000), 0.01).float(), values)
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.0, 1e-3, 26.7])
+@pytest.mark.parametrize("number", [1, 3, 12, 40, 300])
+def test_copies_of_an_image_whose_scores_differ_by_rounding_are_normal(value, number):
+    noise = 1e-6 * torch.randn(number, generator=torch.Generator().manual_seed(0))
+    scores = value * (1 + noise)
+    assert (scores < image_threshold(scores, 0.05)).all()
+    assert (scores < image_threshold(scores[:0], 0.05, scores)).all()
+    assert (scores < pixel_threshold(scores, torch.ones(number), 0.005)).all()
 
 
 @pytest.mark.parametrize("number", [3, 5, 10])
@@ -121,11 +140,52 @@ def test_lower_rate_gives_higher_thresholds():
     assert few.pixel_threshold > many.pixel_threshold
 
 
-def test_anomalies_among_the_validation_images_leave_the_threshold_to_anomalib():
-    batch = predicted([1.0, 2.0, 3.0, 2.5, 6.0, 7.0], [0, 0, 0, 1, 1, 1])
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        ([1.0, 2.0, 3.0, 2.5, 6.0, 7.0], [0, 0, 0, 1, 1, 1], 2.25),  # Anomalib's is 2.5
+        ([1.0, 2.0, 8.0, 9.0], [0, 0, 1, 1], 5.0),
+        ([1.0, 2.0, 2.0, 2.0], [0, 0, 1, 1], 1.5),
+    ],
+)
+def test_threshold_of_the_highest_f1_score_is_in_the_middle_between_two_scores(scores, labels, expected):
+    batch = predicted(scores, labels)
     ours, anomalibs = (validated_by(p, batch) for p in (CalibratedPostProcessor(), PostProcessor()))
-    assert ours.image_threshold == anomalibs.image_threshold
-    assert ours.pixel_threshold == anomalibs.pixel_threshold
+    assert ours.image_threshold == expected
+    assert (batch.pred_score > ours.image_threshold).equal(batch.pred_score >= anomalibs.image_threshold)
+    assert (batch.anomaly_map > ours.pixel_threshold).equal(batch.anomaly_map >= anomalibs.pixel_threshold)
+
+
+def test_label_does_not_depend_on_rounding_of_the_score():
+    batch = predicted([1.0, 2.0, 3.0, 2.5, 6.0, 7.0], [0, 0, 0, 1, 1, 1])
+    post_processor = validated(CalibratedPostProcessor(), batch)
+    labels = [
+        post_processor(InferenceBatch(pred_score=batch.pred_score + shift, anomaly_map=None)).pred_label.tolist()
+        for shift in (-2e-5, 0, 2e-5)
+    ]
+    assert labels[0] == labels[1] == labels[2] == [False, False, True, True, True, True]
+
+
+def test_threshold_below_all_scores_where_all_images_should_be_anomalous():
+    post_processor = validated(CalibratedPostProcessor(), predicted([5.0, 1.0, 2.0, 3.0], [0, 1, 1, 1]))
+    assert 0.9 < post_processor.image_threshold < 1
+
+
+def test_score_and_pixel_that_are_not_numbers_are_anomalous():
+    post_processor = validated(CalibratedPostProcessor(), predicted(torch.linspace(3, 5, 30), torch.zeros(30)))
+    scores, maps = torch.tensor([3.0, float("nan")]), torch.tensor([[[[3.0, float("nan")]]]] * 2)
+    result = post_processor(InferenceBatch(pred_score=scores, anomaly_map=maps))
+    assert result.pred_label.tolist() == [False, True]
+    assert result.pred_mask[0].flatten().tolist() == [False, True]
+
+
+def test_false_alarm_rate_that_decides_nothing_is_named(caplog):
+    labels = torch.arange(40) >= 20
+    validated(CalibratedPostProcessor(0.01, 0.001), predicted(torch.linspace(0, 1, 40), labels))
+    assert "false_alarm_rate=0.01 and pixel_false_alarm_rate=0.001 without effect" in caplog.text
+    caplog.clear()
+    validated(CalibratedPostProcessor(0.05, 0.001), predicted(torch.linspace(0, 1, 40), labels, masks=False))
+    assert "without effect" not in caplog.text
 
 
 def validated_by(post_processor, batch):
@@ -140,7 +200,7 @@ def test_without_masks_the_pixel_threshold_comes_from_normal_images():
     batch = predicted([*torch.linspace(1, 2, 20), 50.0, 60.0], [0] * 20 + [1, 1], masks=False)
     post_processor = validated(CalibratedPostProcessor(), batch)
     assert 1 < post_processor.pixel_threshold <= 2
-    assert post_processor.image_threshold == 50
+    assert post_processor.image_threshold == 26
 
 
 def test_one_anomalous_validation_image_is_no_threshold(caplog):
