@@ -1,13 +1,18 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What holds for all tests: no model hub, and a stack for signal handlers that exists."""
+"""What holds for all tests: no model hub, the same random numbers in any order, and a stack for signal handlers."""
 
 import ctypes
 import os
+import random
 import sys
 
+import numpy as np
 import pytest
+import torch
+
+from anomalib_logic.models.components.seeds import GLOBAL_SEED
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a missing download must fail at once, not after retries
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -21,6 +26,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         shared = SHARED in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("shared" if shared else str(item.path)))
+
+
+def seed_random_numbers() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    os.environ.pop(GLOBAL_SEED, None)  # what a test before has left
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    """Let no fixture depend on what ran before it."""
+    seed_random_numbers()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Let no test depend on what ran before it."""
+    seed_random_numbers()
 
 
 class SignalStack(ctypes.Structure):

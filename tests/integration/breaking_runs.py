@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-logic authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Runs that kill their own process at a certain place, and the same ones without."""
+"""Runs that send their own process a signal at a certain place, and the same ones without."""
 
 import os
 import signal
@@ -22,22 +22,23 @@ BACKBONE = {"backbone": "test_efficientnet", "pre_trained": False, "image_size":
 EPOCHS = 4
 
 
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
 
 
-class KilledInEpoch(Callback):
-    """End the process after the first batch of an epoch."""
+class StoppedInEpoch(Callback):
+    """Send a signal after the first batch of an epoch."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, number: signal.Signals) -> None:
         self.epoch = epoch
+        self.number = number
 
     def on_train_batch_end(self, trainer, *args) -> None:
         if trainer.current_epoch == self.epoch:
-            kill()
+            send(self.number)
 
     def __repr__(self) -> str:
-        return f"KilledInEpoch({self.epoch})"
+        return f"StoppedInEpoch({self.epoch}, {self.number})"
 
 
 def squares(folder: Path) -> Folder:
@@ -46,12 +47,12 @@ def squares(folder: Path) -> Folder:
     )
 
 
-def train(images: Path, root: Path, killed: bool = False, checkpoint: Path | None = None) -> AnomalibModule:
+def train(images: Path, root: Path, by: signal.Signals | None = None, checkpoint: Path | None = None) -> AnomalibModule:
     """Train LGFDR, whose data order, noise and weights are random."""
     torch.set_num_threads(1)
     seed_everything(1, verbose=False)
     model = Lgfdr(**BACKBONE, width=32, local_depth=1, bottleneck=8, global_depth=1)
-    callbacks = [KilledInEpoch(2)] if killed else []
+    callbacks = [] if by is None else [StoppedInEpoch(2, by)]
     engine = Engine(
         default_root_dir=root, accelerator="cpu", enable_progress_bar=False, max_epochs=EPOCHS, callbacks=callbacks
     )
@@ -59,35 +60,38 @@ def train(images: Path, root: Path, killed: bool = False, checkpoint: Path | Non
     return model
 
 
-def fill(images: Path, root: Path, killed: bool = False) -> AnomalibModule:
+def fill(images: Path, root: Path, by: signal.Signals | None = None) -> AnomalibModule:
     """Fill SAM-LAD's bank."""
     torch.set_num_threads(1)
     seed_everything(1, verbose=False)
-    if killed:
+    if by is not None:
         represent, calls = SamLadModel.represent, []
 
-        def represent_or_die(self, images):
+        def represent_or_stop(self, images):
             calls.append(1)
-            return kill() if len(calls) == 3 else represent(self, images)
+            if len(calls) == 3:
+                send(by)
+            assert len(calls) <= 3, "the run goes on after the signal"
+            return represent(self, images)
 
-        SamLadModel.represent = represent_or_die
+        SamLadModel.represent = represent_or_stop
     model = SamLad(**BACKBONE, objects="cluster", scene_size=16, object_size=8)
     engine = Engine(default_root_dir=root, accelerator="cpu", enable_progress_bar=False)
     engine.fit(model, datamodule=squares(images))
     return model
 
 
-def export(checkpoint: Path, root: Path, killed: bool = False) -> Path:
+def export(checkpoint: Path, root: Path, by: signal.Signals | None = None) -> Path:
     """Export LGFDR to ONNX."""
     torch.set_num_threads(1)
-    if killed:
+    if by is not None:
         save = onnx.save
 
         def save_half(model, path, **kwargs):
             save(model, path, **kwargs)
             with open(path, "r+b") as file:  # noqa: PTH123
                 file.truncate(1000)
-            kill()
+            send(by)
 
         onnx.save = save_half
     model = Lgfdr.load_from_checkpoint(checkpoint)

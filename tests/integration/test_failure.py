@@ -24,14 +24,14 @@ from .breaking_runs import BACKBONE, export, fill, squares, train
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 
 
-def killed(run, *arguments) -> None:
-    """Do a run in a process of its own, which must end by SIGKILL."""
+def stopped(run, *arguments, by: signal.Signals = signal.SIGKILL) -> None:
+    """Do a run in a process of its own, which must end by a signal."""
     context = multiprocessing.get_context("forkserver")  # the server imports once and never computes
     context.set_forkserver_preload(["anomalib.engine", "anomalib.data", "anomalib_logic.models", "onnx"])
-    process = context.Process(target=run, args=arguments, kwargs={"killed": True})
+    process = context.Process(target=run, args=arguments, kwargs={"by": by})
     process.start()
     process.join(timeout=300)
-    assert process.exitcode == -signal.SIGKILL
+    assert process.exitcode == (-by if by == signal.SIGKILL else 128 + by)
 
 
 def checkpoints(root: Path) -> list[Path]:
@@ -63,18 +63,36 @@ def unbroken(images, tmp_path_factory):
 
 @pytest.mark.slow  # test_cli.py has one that is stopped in the same process
 def test_killed_training_goes_on_from_its_last_checkpoint_to_the_same_result(images, unbroken, tmp_path, monkeypatch):
-    killed(train, images, tmp_path / "broken")
+    stopped(train, images, tmp_path / "broken")
     (checkpoint,) = checkpoints(tmp_path / "broken")
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
     monkeypatch.setattr(breaking_runs, "seed_everything", lambda *args, **kwargs: torch.manual_seed(77))
     same_state(unbroken[0], train(images, tmp_path / "again", checkpoint=checkpoint))
 
 
+def test_training_that_gets_sigterm_ends_at_once_and_leaves_a_checkpoint_that_can_be_used(images, tmp_path):
+    stopped(train, images, tmp_path, by=signal.SIGTERM)
+    (checkpoint,) = checkpoints(tmp_path)
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+    assert not [path for path in tmp_path.rglob("*") if path.suffix not in ("", ".ckpt")]
+    model = Lgfdr.load_from_checkpoint(checkpoint)
+    assert not model.post_processor.image_threshold.isnan()
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    batches = engine.predict(model, datamodule=squares(images))
+    assert all(torch.isfinite(batch.pred_score).all() for batch in batches)
+
+
+def test_filling_of_a_bank_that_gets_sigterm_ends_at_once_and_leaves_nothing(images, tmp_path):
+    stopped(fill, images, tmp_path, by=signal.SIGTERM)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
 def test_killed_filling_of_a_bank_leaves_former_results_and_another_run_fills_it_alike(images, tmp_path):
     first = fill(images, tmp_path)
     (checkpoint,) = checkpoints(tmp_path)
     content = checkpoint.read_bytes()
-    killed(fill, images, tmp_path)
+    stopped(fill, images, tmp_path)
     assert [path.read_bytes() for path in checkpoints(tmp_path)] == [content]
     same_state(first, fill(images, tmp_path / "again"))
 
@@ -84,7 +102,7 @@ def test_killed_export_leaves_the_former_file_whole_and_another_one_replaces_it(
     onnxruntime = pytest.importorskip("onnxruntime")
     path = export(unbroken[1], tmp_path)
     content = path.read_bytes()
-    killed(export, unbroken[1], tmp_path)
+    stopped(export, unbroken[1], tmp_path)
     assert path.read_bytes() == content
     assert export(unbroken[1], tmp_path) == path
     onnxruntime.InferenceSession(path)

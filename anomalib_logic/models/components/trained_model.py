@@ -164,7 +164,8 @@ class TrainedModel(BeforeAnomalibModule):
             self.model.normalization.update(self.model.errors(maps))
         losses = self.loss(*maps)
         logged = {f"train_{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+        size = len(batch.image)
+        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
         return losses["loss"]
 
     def on_validation_start(self) -> None:
