@@ -57,9 +57,11 @@ class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
 
     Attributes:
         IMAGES_AT_A_TIME: Images that are predicted together, so that memory does not grow with the batch.
+        ANY_SIZE: Whether the networks take images of other sizes than ``image_size``.
     """
 
     IMAGES_AT_A_TIME: ClassVar[int] = 8
+    ANY_SIZE: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -165,6 +167,21 @@ class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
         """One-class: training images are normal."""
         return LearningType.ONE_CLASS
 
+    def check_size(self, images: torch.Tensor) -> None:
+        """Refuse pre-processed images, shape ``(N, 3, H, W)``, of a size that the networks do not take.
+
+        Raises:
+            ValueError: The message names the sizes and the remedy.
+        """
+        size = tuple(images.shape[-2:])
+        if size != self.image_size and not self.ANY_SIZE:
+            msg = (
+                f"{type(self).__name__} takes images of {self.image_size[0]} x {self.image_size[1]} pixels, and the "
+                f"pre-processor gives {size[0]} x {size[1]}: let it resize to a height and a width, for example "
+                f"Resize({self.image_size})"
+            )
+            raise ValueError(msg)
+
     def infer(self, images: torch.Tensor) -> InferenceBatch:
         """Predict images, a few at a time.
 
@@ -174,6 +191,7 @@ class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
         Returns:
             Raw scores and maps of all of them.
         """
+        self.check_size(images)
         parts = [self.infer_part(part) for part in images.split(self.IMAGES_AT_A_TIME)]
         fields = {name: [getattr(part, name) for part in parts] for name in ("pred_score", "anomaly_map")}
         return InferenceBatch(**{name: torch.cat(values) for name, values in fields.items()})

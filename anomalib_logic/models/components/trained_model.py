@@ -159,6 +159,7 @@ class TrainedModel(BeforeAnomalibModule):
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Compute the loss of a batch of normal images and collect the statistics of its errors."""
         del batch_idx
+        self.check_size(batch.image)
         maps = self.model(batch.image)
         with torch.no_grad():
             self.model.normalization.update(self.model.errors(maps))

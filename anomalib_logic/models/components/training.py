@@ -126,6 +126,8 @@ def _batches(module: pl.LightningModule, loader: DataLoader, what: str) -> Itera
         done += len(on_device.image)
         if pre_processor is not None and hasattr(pre_processor, "on_predict_batch_start"):
             pre_processor.on_predict_batch_start(trainer, module, on_device, i)
+        if hasattr(module, "check_size"):
+            module.check_size(on_device.image)
         with trainer.strategy.precision_plugin.val_step_context():
             yield on_device
         if lines is not None:

@@ -4,7 +4,7 @@
 """LGFDR as an Anomalib model."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from anomalib.metrics import AUPR, Evaluator
 from anomalib.models.components import AnomalibModule
@@ -53,6 +53,8 @@ class Lgfdr(TrainedModel, ModelDefaults, AnomalibModule):
     Raises:
         ValueError, TypeError, RuntimeError, FileNotFoundError: See :class:`~anomalib_logic.models.glcf.Glcf`.
     """
+
+    ANY_SIZE: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -173,7 +173,8 @@ class SamLad(ModelDefaults, MemoryBankMixin, AnomalibModule):
         of_training, of_others = (getattr(getattr(trainer, "datamodule", None), name, None) for name in names)
         given = {
             "train_augmentations": of_training is not None and of_training is not of_others,
-            "limit_train_batches": trainer.limit_train_batches != 1.0 and not trainer.overfit_batches,
+            "limit_train_batches": not trainer.overfit_batches
+            and (isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1),
             "overfit_batches": bool(trainer.overfit_batches),
             "max_steps": trainer.max_steps != -1,
             "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
