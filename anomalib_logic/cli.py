@@ -20,6 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from anomalib_logic._memory import memory_gigabytes
+
 logger = logging.getLogger("anomalib_logic.cli")  # also where this module is run as a program
 
 TRACEBACK = "ANOMALIB_LOGIC_TRACEBACK"
@@ -129,20 +131,6 @@ def warn_of_small_machine() -> None:
             CORES,
             GIGABYTES,
         )
-
-
-def memory_gigabytes() -> float | None:
-    """Memory of this machine, or of the container that it is, in 1e9 bytes; ``None`` where that is not known."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            memory = min(memory, int(Path(file).read_text(encoding="ascii")))
-        except (OSError, ValueError):  # no such file, or no limit
-            continue
-    return memory / 1e9
 
 
 def is_for_users(error: BaseException) -> bool:

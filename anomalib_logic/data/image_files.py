@@ -12,13 +12,16 @@ either read exactly so, or refused:
   applies. PPM files of more than 8 bits are scaled by the largest value, which they name.
 * Refused: more than 8 bits a channel and float (values above 255 become white, those of float images below 1 black; of
   16-bit RGB the upper byte is kept, which is 15 of 255 at most for 12 bits); transparent pixels (their hidden colours
-  show); an EXIF orientation outside TIFF (it is ignored). A scale that only this package applies would give training
-  another image than an exported file.
+  show); an EXIF orientation outside TIFF (it is ignored); several pictures in a file (the first one is used). A scale
+  that only this package applies would give training another image than an exported file.
+
+An image may have as many pixels as memory allows (see :mod:`~.image_limits`), also above Pillow's limit.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 import sys
 import warnings
 from pathlib import Path
@@ -26,8 +29,10 @@ from typing import TYPE_CHECKING
 
 from PIL import ExifTags, Image
 
+from .image_limits import PILLOWS_LIMIT, allow_in_pillow, check_size, open_of_any_size
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -40,7 +45,22 @@ END_MARKS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}  # of f
 END_BYTES = 64  # at the end of a file, among which its mark must be
 LENGTHS = {".bmp": (2, 0), ".webp": (4, 8)}  # where a file has its length, 4 bytes, and what that does not count
 PARTS = ((273, 279), (324, 325))  # TIFF's tags of the places and lengths of strips, and of tiles
+DECODED = 10  # of the files with an alpha channel, which only their pixels tell to be opaque
 _READERS = "Anomalib's data sets and inferencers"
+_BROKEN = (  # what Pillow raises for damaged files
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Image.DecompressionBombError,
+    struct.error,
+)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -50,14 +70,16 @@ def list_images(folder: Path) -> list[Path]:
         folder: Folder; need not exist.
 
     Raises:
-        ValueError: If two files differ only in their suffix: masks and maps are named by the stem.
+        FileNotFoundError: If an image is a link to a file that does not exist.
+        ValueError: If an image is no file, or two files differ only in their suffix: masks and maps are named by the
+            stem.
     """
     if not folder.is_dir():
         return []
-    files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    images = sorted(path for path in files if not path.name.startswith(".") and path.is_file())
+    images = sorted(path for path in folder.iterdir() if is_image_name(path.name) and not path.name.startswith("."))
     by_stem: dict[str, Path] = {}
     for path in images:
+        require_file(path)
         if path.stem in by_stem:
             msg = (
                 f"{by_stem[path.stem]} and {path} have the same stem, by which masks and maps are named; "
@@ -66,6 +88,31 @@ def list_images(folder: Path) -> list[Path]:
             raise ValueError(msg)
         by_stem[path.stem] = path
     return images
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a file's name has a suffix of Anomalib's image files."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def require_file(path: str | Path) -> None:
+    """Refuse a link to nothing, and whatever cannot be read as a file.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path, or a link to nothing.
+        ValueError: If there is a folder, a pipe or a device.
+    """
+    path = Path(path)
+    if path.is_file():
+        return
+    if path.exists():
+        msg = f"{path} has the name of an image file and is none, but a folder or a device; rename or remove it"
+        raise ValueError(msg)
+    if path.is_symlink():
+        msg = f"{path} is a link to {path.readlink()}, which does not exist; restore that file or remove the link"
+        raise FileNotFoundError(msg)
+    msg = f"{path} does not exist; restore it"
+    raise FileNotFoundError(msg)
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -112,34 +159,53 @@ def check_header(path: str | Path) -> None:
         _check_header(path, image)
 
 
-def check_image_files(paths: Sequence[str | Path], sample: int = 50) -> None:
+def check_image_files(paths: Sequence[str | Path]) -> None:
     """Refuse files that Anomalib would misread, before a data set that reads them itself is used.
 
-    Headers are read of the first, the last and evenly spread files between. Images with an alpha channel must be
-    decoded to tell, so that only some ten of the sample are. Of all files it is read how long they must be: those that
-    are shorter, or lack the mark of their end, are decoded.
+    Of all files the header is read, and how long they must be: those that are shorter, or lack the mark of their end,
+    are decoded, and those above Pillow's limit of pixels, which is then raised to the largest of them for the process.
+    Images with an alpha channel must be decoded to tell, so that only some ten of them are.
 
     Args:
         paths: Image files.
-        sample: Largest number of files to open.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If a file is no image, or Anomalib would misread it (see the module's docstring).
+        ValueError: If a file is no image, Anomalib would misread it (see the module's docstring), or memory does not
+            suffice for it.
     """
-    count = min(sample, len(paths))
-    step = (len(paths) - 1) / max(count - 1, 1)
-    decoded = max(count // 10, 1)
-    for i in range(count):
-        path = paths[round(i * step)]
+    transparent: list[str | Path] = []
+
+    def check(path: str | Path, image: Image.Image) -> None:
+        _check_header(path, image)
+        if image.has_transparency_data:
+            transparent.append(path)
+
+    check_files(paths, check)
+    for path in transparent[:: max(1, len(transparent) // DECODED)]:
         with open_image(path) as image:
-            _check_header(path, image)
-            if image.has_transparency_data and i % decoded == 0:
-                _check_pixels(path, image)
+            _check_pixels(path, image)
+
+
+def check_files(paths: Sequence[str | Path], check: Callable[[str | Path, Image.Image], None] | None = None) -> None:
+    """Refuse files that cannot be read, have several pictures or too many pixels, see :func:`check_image_files`.
+
+    Args:
+        paths: Files of images or masks.
+        check: Called with each path and its open file.
+    """
+    largest = 0
     for path in paths:
+        with open_image(path) as image:
+            if check is not None:
+                check(path, image)
+            largest = max(largest, image.width * image.height)
+            if image.width * image.height > PILLOWS_LIMIT:
+                load_pixels(path, image)
         if not _is_whole(path):
             with open_image(path) as image:
                 load_pixels(path, image)
+    allow_in_pillow(largest)
 
 
 def _is_whole(path: str | Path) -> bool:
@@ -187,20 +253,54 @@ def has_wide_channels(image: Image.Image) -> bool:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open a file without decoding its pixels; raise ``ValueError`` if it is no image."""
+    """Open a file of one picture without decoding its pixels.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image, has several pictures, or more pixels than it or memory can hold.
+    """
+    require_file(path)
     try:
-        return Image.open(path)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
+        image = open_of_any_size(path)
+    except _BROKEN as error:
         raise unreadable_image(path, error) from error
+    try:
+        check_size(path, image)
+        _check_single(path, image)
+    except ValueError:
+        image.close()
+        raise
+    return image
+
+
+def _check_single(path: str | Path, image: Image.Image) -> None:
+    """Refuse an open file of several pictures."""
+    try:
+        several = getattr(image, "n_frames", 1) > 1 or _has_another_behind(image)
+    except _BROKEN as error:
+        raise unreadable_image(path, error) from error
+    if several:
+        msg = f"{path} has several pictures, of which {_READERS} use the first; save each as a file of its own"
+        raise ValueError(msg)
+
+
+def _has_another_behind(image: Image.Image) -> bool:
+    """Tell whether an open PGM or PPM file goes on with another picture, which Pillow does not look for."""
+    if image.format != "PPM" or image.tile[0][0] == "ppm_plain":  # type: ignore[attr-defined]
+        return False
+    name, _, offset, arguments = image.tile[0]  # type: ignore[attr-defined]
+    wide = arguments[1] > 255 if name == "ppm" else arguments == "I;16B"
+    row = (image.width + 7) // 8 if image.mode == "1" else image.width * len(image.getbands()) * (1 + wide)
+    image.fp.seek(offset + row * image.height)  # type: ignore[attr-defined]
+    return re.match(rb"\s*P[1-7]\s", image.fp.read(END_BYTES)) is not None  # type: ignore[attr-defined]
 
 
 def load_pixels(path: str | Path, image: Image.Image) -> None:
     """Decode the pixels of an open file; raise ``ValueError`` if that fails."""
+    allow_in_pillow(image.width * image.height)
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except _BROKEN as error:
         raise unreadable_image(path, error) from error
 
 

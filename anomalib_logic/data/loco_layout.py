@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from .image_files import list_images, read_size
+from .left_out import name_left_out
 from .mask_files import list_masks, read_mask_size, read_mask_values
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ SPLIT_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 GROUND_TRUTH_FOLDER = "ground_truth"
 DEFECTS_CONFIG_FILE = "defects_config.json"
 
+_MANIFESTS = ("loco_scenes.json", "digit_anatomy.json")  # of rendered data sets
+_KNOWN_NAMES = (*SPLIT_FOLDERS.values(), GROUND_TRUTH_FOLDER, DEFECTS_CONFIG_FILE, *_MANIFESTS)
 _RESERVED_NAMES = ("logical", "structural", "mean")  # of metrics
 _CONFIG_KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
 
@@ -304,7 +307,8 @@ def find_images(category_folder: str | Path, split: str) -> list[LocoImage]:
     """List a split's images and check its layout without decoding pixels.
 
     Checked: folders and kinds, that no split is empty, that images and mask folders belong together, that every image
-    and mask has the header of an image file, and that masks are as large as their image.
+    and mask has the header of an image file of one picture, and that masks are as large as their image. A warning names
+    what is left out: hidden files, files of other formats, and folders that the layout does not know.
 
     Args:
         category_folder: The category's folder.
@@ -314,9 +318,9 @@ def find_images(category_folder: str | Path, split: str) -> list[LocoImage]:
         Images sorted by kind and file name.
 
     Raises:
-        FileNotFoundError: If a folder, an image or a mask is missing.
-        ValueError: If ``split`` or a folder's name is unknown, a file is no image or no mask, two files differ only in
-            their suffix, or a mask's size differs.
+        FileNotFoundError: If a folder, an image or a mask is missing, or a link to nothing.
+        ValueError: If ``split`` or a folder's name is unknown, a file is no image or no mask, or has several pictures,
+            two files differ only in their suffix, or a mask's size differs.
     """
     if split not in SPLIT_FOLDERS:
         msg = f"split must be one of {tuple(SPLIT_FOLDERS)}, got {split!r}"
@@ -335,8 +339,11 @@ def find_images(category_folder: str | Path, split: str) -> list[LocoImage]:
         msg = f"{split_folder} has no anomalous image: at least one of {kinds[1:]} must hold an image"
         raise FileNotFoundError(msg)
     images += anomalous
-    for image in images:
-        _check_headers(image)
+    used = [path for image in images for path in (image.path, *_check_headers(image))]
+    name_left_out(category_folder, known=_KNOWN_NAMES)
+    name_left_out(split_folder, used)
+    if split == "test":
+        name_left_out(category_folder / GROUND_TRUTH_FOLDER, used)
     return images
 
 
@@ -370,19 +377,21 @@ def _find_anomalous(category_folder: Path, kind: str) -> list[LocoImage]:
     return [LocoImage(path, kind, truth_folder / path.stem if masked else None) for path in paths]
 
 
-def _check_headers(image: LocoImage) -> None:
-    """Compare the sizes in the headers of an image and its masks."""
+def _check_headers(image: LocoImage) -> list[Path]:
+    """Compare the sizes in the headers of an image and its masks; return the masks."""
     size = read_size(image.path)
     if image.mask_folder is None:
-        return
+        return []
     if not image.mask_folder.is_dir():
         msg = f"image {image.path} has no mask: {image.mask_folder} does not exist; add that folder or remove the image"
         raise FileNotFoundError(msg)
-    for path in list_masks(image.mask_folder):
+    masks = list_masks(image.mask_folder)
+    for path in masks:
         mask_size = read_mask_size(path)
         if mask_size != size:
             msg = f"mask {path} must be as large as its image {image.path}, {_size(size)}, got {_size(mask_size)}"
             raise ValueError(msg)
+    return masks
 
 
 def _size(size: Sequence[int]) -> str:

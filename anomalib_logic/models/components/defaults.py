@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_logic.data.image_files import check_image_files
+from anomalib_logic.data.run_files import check_run, set_up_data
 from anomalib_logic.export import VerifiedExport
 from anomalib_logic.metrics.evaluator import LocoEvaluator
 from anomalib_logic.metrics.loco_metric import LocoMetric
@@ -35,7 +35,6 @@ from .run_messages import RunMessages
 from .run_pictures import PictureLogging
 from .seeds import Seeded
 from .termination import stop_on_sigterm
-from .training import image_paths
 
 logger = logging.getLogger(__name__)
 
@@ -128,19 +127,28 @@ class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
         """Report Anomalib's default metrics and, on data in the LOCO layout, the metrics of MVTec LOCO AD."""
         return default_evaluator()
 
+    def prepare_data(self) -> None:
+        """Set the data up, with sentences for its faults."""
+        super().prepare_data()
+        set_up_data(self.trainer)
+
     def setup(self, stage: str) -> None:
-        """Refuse weights in half precision, and name settings that have no effect.
+        """Refuse weights in half precision and image files that Anomalib would misread; name what is not used.
 
         Raises:
-            ValueError: If the trainer's precision is one of those.
+            FileNotFoundError: If an image or a mask is missing.
+            ValueError: If the trainer's precision is one of those, or Anomalib would misread a file.
         """
         super().setup(stage)
         if stage == "fit":
-            self._warn_of_settings()
+            for name, reason in self.settings_without_effect().items():
+                logger.warning("%s: %s", name, reason)
         precision = getattr(self._trainer, "precision", "32-true")
         if precision in ("16-true", "bf16-true"):
             msg = f"precision {precision} loses small differences of scores: use 32-true or {precision[:-4]}mixed"
             raise ValueError(msg)
+        if self._trainer is not None:
+            check_run(self._trainer, stage)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Let any pre-processor compute the same in exported files as in the engine."""
@@ -221,31 +229,24 @@ class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
             return {"overfit_batches": "thresholds are those of training images"}
         return {}
 
-    def _warn_of_settings(self) -> None:
-        for name, reason in self.settings_without_effect().items():
-            logger.warning("%s: %s", name, reason)
-
     def on_train_start(self) -> None:
-        """Refuse image files that Anomalib would misread; a sample of them is opened."""
+        """End the run on SIGTERM."""
         stop_on_sigterm(self.trainer)
         super().on_train_start()
-        for loaders in (self.trainer.train_dataloader, self.trainer.val_dataloaders):
-            check_image_files(image_paths(loaders))
 
     def on_validation_start(self) -> None:
-        """End a validation on SIGTERM."""
+        """End the run on SIGTERM."""
         stop_on_sigterm(self.trainer)
         super().on_validation_start()
 
     def on_test_start(self) -> None:
-        """Refuse image files that Anomalib would misread, and warn of thresholds that do not exist."""
+        """End the run on SIGTERM, and warn of thresholds that do not exist."""
         stop_on_sigterm(self.trainer)
         super().on_test_start()
-        check_image_files(image_paths(self.trainer.test_dataloaders))
         self._warn_without_thresholds()
 
     def on_predict_start(self) -> None:
-        """Refuse image files that Anomalib would misread (every header is read); warn where thresholds do not exist.
+        """End the run on SIGTERM, and warn of thresholds that do not exist.
 
         A command line keeps no predictions: pictures and JSON files have them, and nobody sees what it returns.
         """
@@ -253,8 +254,6 @@ class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
         super().on_predict_start()
         if any(isinstance(callback, SaveConfigCallback) for callback in self.trainer.callbacks):
             self.trainer.predict_loop.return_predictions = False
-        paths = image_paths(self.trainer.predict_dataloaders)
-        check_image_files(paths, sample=len(paths))
         self._warn_without_thresholds()
 
     def _warn_without_thresholds(self) -> None:

@@ -7,7 +7,6 @@ import copy
 import logging
 import math
 from collections.abc import Iterator, Sized
-from typing import Any
 
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset, Batch
@@ -52,22 +51,6 @@ def training_ends(trainer: pl.Trainer) -> bool:
 def validation_may_be_last(trainer: pl.Trainer) -> bool:
     """Whether the weights of now may be the final ones: training ends, or a callback watches a metric."""
     return training_ends(trainer) or any(getattr(callback, "monitor", None) for callback in trainer.callbacks)
-
-
-def image_paths(loaders: Any) -> list[str]:
-    """Files of the images of data loaders, as far as their data sets list them.
-
-    Args:
-        loaders: A loader, a list of loaders, or ``None``.
-    """
-    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
-    paths: list[str] = []
-    for dataset in (getattr(loader, "dataset", None) for loader in loaders):
-        if isinstance(dataset, AnomalibDataset):
-            paths += [str(path) for path in dataset.samples.image_path]
-        else:
-            paths += [str(path) for path in getattr(dataset, "image_filenames", [])]  # Anomalib's PredictDataset
-    return paths
 
 
 def normal_batches(

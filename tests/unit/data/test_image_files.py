@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -193,38 +195,25 @@ def many(tmp_path):
     return [tmp_path / "good.png"] * 1000
 
 
-@pytest.mark.parametrize("index", [0, 999])
-def test_sample_has_the_first_and_the_last_file(many, tmp_path, index):
+@pytest.mark.parametrize("index", [0, 137, 999])
+def test_header_is_read_of_a_file_wherever_it_lies(many, tmp_path, index):
     write_16_bit_png(tmp_path / "bad.png", TWELVE_BITS)
     many[index] = tmp_path / "bad.png"
     with pytest.raises(ValueError, match=r"bad\.png has more than 8 bits"):
         check_image_files(many)
 
 
-def test_sample_is_spread(many, monkeypatch):
-    paths = [Path(f"{i}.png") for i in range(5000)]
-    opened = []
-
-    def open_image(path):
-        opened.append(int(path.stem))
-        return Image.open(many[0])
-
-    monkeypatch.setattr(image_files, "open_image", open_image)
-    monkeypatch.setattr(image_files, "_is_whole", lambda path: True)
-    check_image_files(paths, sample=6)
-    assert opened == [0, 1000, 2000, 2999, 3999, 4999]
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_few_files_are_all_checked(many, count, monkeypatch):
-    opened = []
-    monkeypatch.setattr(image_files, "open_image", lambda path: opened.append(path) or Image.open(path))
-    check_image_files(many[:count])
-    assert len(opened) == count
+@pytest.mark.parametrize("count", [3, 100])
+def test_some_of_the_files_with_an_alpha_channel_are_decoded(tmp_path, monkeypatch, count):
+    with_alpha(255).save(tmp_path / "opaque.png")
+    decoded = []
+    monkeypatch.setattr(image_files, "load_pixels", lambda path, image: decoded.append(image.load()))
+    check_image_files([tmp_path / "opaque.png"] * count)
+    assert len(decoded) == min(count, 10)
 
 
 def test_pixels_of_opaque_modes_are_not_decoded(tmp_path):
-    """So that the check of a sample takes milliseconds."""
+    """So that the check of thousands of files takes seconds."""
     RGB.save(tmp_path / "image.png")
     content = (tmp_path / "image.png").read_bytes()
     (tmp_path / "image.png").write_bytes(content[:-300] + content[-100:])  # its end is there
@@ -232,8 +221,99 @@ def test_pixels_of_opaque_modes_are_not_decoded(tmp_path):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png does not exist"):
         check_image_files([tmp_path / "gone.png"])
+
+
+def make_link(path):
+    path.symlink_to(path.parent / "elsewhere" / "target.png")
+
+
+NO_FILES = {
+    "link": (make_link, FileNotFoundError, r"is a link to .*target\.png, which does not exist; restore that file"),
+    "folder": (Path.mkdir, ValueError, "has the name of an image file and is none.*rename or remove it"),
+    "pipe": (lambda path: os.mkfifo(path), ValueError, "has the name of an image file and is none"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links and pipes")
+@pytest.mark.parametrize("check", [lambda path: check_image_files([path]), read_image, read_size])
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_only_has_the_name_of_an_image_is_refused_with_the_remedy(tmp_path, kind, check):
+    make, error, message = NO_FILES[kind]
+    make(tmp_path / "003.png")
+    with pytest.raises(error, match=rf"003\.png {message}"):
+        check(tmp_path / "003.png")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_dead_link_beside_images_is_refused_and_a_live_one_listed(tmp_path):
+    RGB.save(tmp_path / "target.png")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "live.png").symlink_to(tmp_path / "target.png")
+    assert [path.name for path in list_images(tmp_path / "folder")] == ["live.png"]
+    make_link(tmp_path / "folder" / "dead.tif")
+    with pytest.raises(FileNotFoundError, match=r"dead\.tif is a link to"):
+        list_images(tmp_path / "folder")
+
+
+# several pictures
+
+GREY = RGB.convert("L")
+BITS = RGB.convert("1")
+
+
+def write_pages(path, pages, kind=None):
+    RGB.save(path, format=kind, save_all=True, append_images=[RGB.rotate(180)] * (pages - 1))
+
+
+def write_stream(image, kind, pages):
+    header = b"%s %d %d %s" % (kind, *image.size, b"" if kind == b"P4" else b"255\n")
+    return (header + image.tobytes()) * pages
+
+
+PAGES = {
+    "a.tif": write_pages,
+    "a.png": write_pages,
+    "a.webp": write_pages,
+    "mpo.jpg": lambda path, pages: write_pages(path, pages, "MPO"),
+    "gif.png": lambda path, pages: write_pages(path, pages, "GIF"),
+    "a.ppm": lambda path, pages: path.write_bytes(write_stream(RGB, b"P6", pages)),
+    "a.pgm": lambda path, pages: path.write_bytes(write_stream(GREY, b"P5", pages)),
+    "bits.pgm": lambda path, pages: path.write_bytes(write_stream(BITS, b"P4", pages)),
+    "wide.ppm": lambda path, pages: path.write_bytes((b"P6 30 20 4095\n" + TWELVE_BITS.tobytes()) * pages),
+}
+
+
+@pytest.mark.parametrize("check", [read_image, check_header, read_size, lambda path: check_image_files([path])])
+@pytest.mark.parametrize("name", PAGES)
+def test_file_of_several_pictures_is_refused_and_of_one_read(tmp_path, name, check):
+    PAGES[name](tmp_path / name, 1)
+    check(tmp_path / name)
+    PAGES[name](tmp_path / name, 3)
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} has several pictures.*save each as a file of its own"):
+        check(tmp_path / name)
+
+
+def test_file_of_several_pictures_is_refused_wherever_it_lies(many, tmp_path):
+    write_pages(tmp_path / "pages.tif", 2)
+    many[431] = tmp_path / "pages.tif"
+    with pytest.raises(ValueError, match=r"pages\.tif has several pictures"):
+        check_image_files(many)
+
+
+@pytest.mark.parametrize("place", [9, 2**32 - 2])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of tags that make no sense
+def test_file_whose_second_picture_is_damaged_is_refused_with_its_name(tmp_path, place):
+    path = tmp_path / "a.tif"
+    write_pages(path, 2)
+    content = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<L", content, 4)
+    (entries,) = struct.unpack_from("<H", content, first)
+    struct.pack_into("<L", content, first + 2 + 12 * entries, place)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.tif (is not a readable image file|has several pictures)"):
+        check_image_files([path])
 
 
 CUT = [(suffix.removeprefix("."), {}) for suffix in IMAGE_SUFFIXES]
@@ -251,10 +331,10 @@ def test_file_that_is_cut_short_is_named_wherever_it_lies(suffix, options, tmp_p
         save(path, options)
     with monkeypatch.context() as patch:
         patch.setattr(image_files, "load_pixels", lambda path, image: pytest.fail(f"{path} was decoded"))
-        check_image_files(paths, sample=3)  # whole files are not decoded
+        check_image_files(paths)  # whole files are not decoded
     paths[77].write_bytes(paths[77].read_bytes()[:-70])
     with pytest.raises(ValueError, match=rf"077\.{suffix} is not a readable image file"):
-        check_image_files(paths, sample=3)
+        check_image_files(paths)
 
 
 WHOLE = {

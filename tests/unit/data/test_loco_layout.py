@@ -262,6 +262,39 @@ def test_unknown_split_is_refused(category):
         find_images(category, "validation")
 
 
+# what is not used
+
+
+def test_what_the_layout_does_not_use_is_named_once_a_folder(category, caplog):
+    mask_folder = category / LOGICAL / "000"
+    names = ["._a.png", "b.gif", "c.txt", "Thumbs.db"]
+    for folder in (category / "train" / "good", category / "test", category / LOGICAL, mask_folder):
+        for name in names:
+            (folder / name).write_bytes(b"x")
+    (category / "train" / "good" / "old").mkdir()
+    (category / "ground_truth" / "scratches").mkdir()
+    (category / "vallidation").mkdir()
+    for _ in range(2):
+        find_images(category, "train")
+        find_images(category, "test")
+    named = {record.args[0] if record.args else record.getMessage() for record in caplog.records}
+    assert named == {record.getMessage() for record in caplog.records}
+    assert len(caplog.records) == 4
+    text = caplog.text
+    assert f"{category} holds what no data set uses and is left out: vallidation/" in text
+    assert f"{category / 'train'} holds" in text
+    assert "good/._a.png, good/Thumbs.db, good/b.gif, good/c.txt, good/old/" in text
+    assert "._a.png, Thumbs.db, b.gif, c.txt" in text
+    assert "and 4 more" in text  # of the two folders of masks, and of the unknown kind
+
+
+def test_complete_category_is_read_without_a_word(category, autovi_category, caplog):
+    for folder, splits in ((category, ("train", "val", "test")), (autovi_category, ("train", "test"))):
+        for split in splits:
+            find_images(folder, split)
+    assert not caplog.records
+
+
 # other formats than PNG
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -110,4 +112,19 @@ def test_two_masks_of_one_stem_are_refused(tmp_path):
     for name in ("000.png", "000.bmp"):
         folder = save(tmp_path, Image.fromarray(grey(255)), {}, name)
     with pytest.raises(ValueError, match="have the same stem"):
+        read_defect_channels(folder)
+
+
+@pytest.mark.parametrize("name", ["000.png", "000.tif"])
+def test_mask_of_several_pictures_is_refused_because_only_the_first_would_be_used(tmp_path, name):
+    options = {"save_all": True, "append_images": [Image.fromarray(grey(255)).rotate(90)]}
+    with pytest.raises(ValueError, match=rf"{name} has several pictures.*save each as a file of its own"):
+        read_defect_channels(save(tmp_path, Image.fromarray(grey(255)), options, name))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_dead_link_among_masks_is_refused(tmp_path):
+    folder = save(tmp_path, Image.fromarray(grey(255)), {})
+    (folder / "001.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"001\.png is a link to .*gone\.png, which does not exist"):
         read_defect_channels(folder)
