@@ -24,6 +24,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_logic import Glcf
+from anomalib_logic._command_line import CommandLine
 from anomalib_logic.metrics import loco as loco_command
 
 from .conftest import CONFIGS, FAST, SMALL_MODEL, anomalib, small_data
@@ -124,6 +125,14 @@ def test_predict_writes_a_picture_for_each_image(loco, checkpoint, workspace):
     assert len(list(workspace.glob("results/**/images/**/*.png"))) == 3
 
 
+@pytest.mark.parametrize("program", [AnomalibCLI, CommandLine])
+def test_command_line_keeps_no_predictions(program, loco, checkpoint, workspace):
+    images = f"--data={loco}/squares/test/good"
+    line = program(["predict", *MODEL, images, f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu"])
+    assert not any(line.engine.trainer.predict_loop.predictions)
+    assert len(Engine(accelerator="cpu").predict(line.model, data_path=f"{loco}/squares/test/good")) == 3
+
+
 def test_test_with_a_checkpoint_repeats_the_figures_of_training(loco, trained, checkpoint, workspace):
     cli = AnomalibCLI(["test", *MODEL, *data(loco), f"--ckpt_path={checkpoint}", *FAST])
     for name in ("image_AUROC", "pixel_AUROC", "pixel_AUsPRO_5_mean"):
@@ -154,8 +163,9 @@ def test_stopped_run_goes_on_from_its_last_checkpoint_as_if_it_had_not_stopped(l
             }
         }
         Path("settings.yaml").write_text(yaml.safe_dump(settings))
-        constant = ["--model.schedule=constant", "--seed_everything=7"]
-        return AnomalibCLI(["fit", "--config=settings.yaml", *MODEL, *constant, *data(loco), *FAST, *more])
+        return AnomalibCLI(
+            ["fit", "--config=settings.yaml", *MODEL, "--model.schedule=constant", *data(loco), *FAST, *more]
+        )
 
     first = fit(1)
     resumed = fit(3, "--ckpt_path=checkpoints_0/last.ckpt")

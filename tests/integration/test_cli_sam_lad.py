@@ -41,7 +41,13 @@ def test_train_test_and_load_give_the_same_figures(loco, workspace, capsys):
     assert torch.equal(loaded(images).pred_score, tested.model.eval()(images).pred_score)
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS.glob("sam_lad*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem == "sam_lad_fast" else pytest.mark.slow)
+        for path in sorted(CONFIGS.glob("sam_lad*.yaml"))
+    ],
+)
 def test_shipped_configuration_trains(config, loco, workspace, monkeypatch):
     monkeypatch.setattr(lightning_model, "CHANGED", 2)
     small = [*MODEL[2:], "--model.upsample=1", "--model.upsampler_weights=null", *FAST, *small_data(config, loco)]

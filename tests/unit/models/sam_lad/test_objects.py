@@ -85,7 +85,10 @@ def test_largest_of_two_regions_comes_first_where_areas_times_positions_exceed_3
     assert areas[0, 1] == pytest.approx(4 / 512)
 
 
-@pytest.mark.parametrize(("squares", "slots"), [(40, 20), (48, 10), (24, 20)])
+@pytest.mark.parametrize(
+    ("squares", "slots"),
+    [(40, 20), pytest.param(48, 10, marks=pytest.mark.slow), pytest.param(24, 20, marks=pytest.mark.slow)],
+)
 def test_every_runtime_keeps_the_same_of_equal_objects(squares, slots, tmp_path):
     segments = ClusterSegments(1, slots, clusters=2).eval()
     segments.centroids.copy_(torch.tensor([[0.0], [1.0]]))

@@ -3,6 +3,8 @@
 
 """Calibration and scores of the network without files, data module or trainer."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -27,8 +29,20 @@ def drawn(seed: int, contents) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 64 - 1
 
 
+FITTED: dict = {}  # models by what they were fitted with: a fit takes seconds
+
+
+def fitted(fit, images: torch.Tensor, **arguments) -> SamLadModel:
+    """A copy of a model that was fitted to images."""
+    key = (fit.__name__, images.numpy().tobytes(), repr(sorted(arguments.items())))
+    if key not in FITTED:
+        FITTED[key] = build_model(**arguments)
+        fit(FITTED[key], images)
+    return copy.deepcopy(FITTED[key])
+
+
 def filled(images: torch.Tensor, **arguments) -> SamLadModel:
-    return fill(build_model(**arguments), images)
+    return fitted(fill, images, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +182,7 @@ def test_calibration_compares_at_most_so_many_normals(normals, monkeypatch):
     monkeypatch.setattr(bank, "HELD_OUT", 6)
     measured, measure = [], SamLadModel.measure
     monkeypatch.setattr(SamLadModel, "measure", lambda *args: measured.append(args[1]) or measure(*args))
-    filled(normals)
+    fill(build_model(), normals)
     assert 0 < len(measured) <= 6
 
 
@@ -227,8 +241,7 @@ def test_scores_count_fully_without_images_to_change(model):
 
 
 def test_trust_is_what_a_score_notices_of_changes_in_normal_images(normals):
-    model = build_model()
-    fit_encoder(model, normals)
+    model = fitted(fit_encoder, normals)
     # A score that sees nothing, and one that sees everything.
     model.scores["count"].measure = lambda compared: Measured(torch.zeros(len(compared.alike), 16, 16), torch.zeros(1))
     found = model.scores["composition"].measure
@@ -241,8 +254,7 @@ def test_trust_is_what_a_score_notices_of_changes_in_normal_images(normals):
 
 
 def test_trust_is_the_share_of_the_change_that_a_score_notices_best(normals):
-    model = build_model()
-    fit_encoder(model, normals)
+    model = fitted(fit_encoder, normals)
     noticed = {  # spot, filled window, exchanged window; what no score notices by a deviation is chance
         "details": (8.0, 0.0, 0.1),
         "anywhere": (4.0, 2.0, 0.0),
@@ -280,8 +292,7 @@ def test_changes_are_the_same_whatever_images_are_normalised_by(normals, monkeyp
 
 
 def test_map_is_trusted_by_where_the_change_is(normals):
-    model = build_model()
-    fit_encoder(model, normals)
+    model = fitted(fit_encoder, normals)
     regions = []
     for score in model.scores.values():
         score.notice = lambda changed: torch.tensor(5.0)
@@ -300,8 +311,7 @@ def _grey(compared) -> torch.Tensor:
 
 
 def test_changed_image_is_compared_with_all_others_or_with_the_whole_bank(normals, monkeypatch):
-    model, compared = build_model(), []
-    fit_encoder(model, normals)
+    model, compared = fitted(fit_encoder, normals), []
     compare = model.compare
     monkeypatch.setattr(
         model, "compare", lambda query, exclude=None: compared.append(exclude) or compare(query, exclude)
@@ -333,7 +343,7 @@ def test_scores_need_no_others(normals, monkeypatch, left_out):
         return nn.ModuleDict({name: score for name, score in scores.items() if name not in left_out})
 
     monkeypatch.setattr(torch_model, "build_scores", build)
-    model = filled(normals, **TELLING)
+    model = fill(build_model(**TELLING), normals)
     image = drawn(1, [SQUARES[:3]])
     assert model(image).pred_score > model(normals[:1]).pred_score
     (explanation,) = model.explain(image)
@@ -351,13 +361,13 @@ def test_layout_needs_composition(normals, monkeypatch):
 
     monkeypatch.setattr(torch_model, "build_scores", build)
     with pytest.raises(RuntimeError, match="with composition"):
-        filled(normals)
+        fill(build_model(), normals)
 
 
 @torch.no_grad()
 def test_only_so_many_normal_images_are_compared_place_by_place(normals, monkeypatch):
     monkeypatch.setattr(comparison, "ALIKE", 4)
-    model = filled(normals, k=2)
+    model = fill(build_model(k=2), normals)
     compared = model.compare(model.represent(drawn(1, [SQUARES] * 3)))
     assert compared.alike.shape == (3, 4)
     assert torch.equal(compared.references, compared.alike[:, :2])
@@ -406,8 +416,7 @@ def test_fit_that_breaks_off_leaves_no_bank(normals, monkeypatch):
 @torch.no_grad()
 def test_scores_that_notice_nothing_are_all_trusted(normals, monkeypatch):
     monkeypatch.setattr(torch_model, "CHANGES", {"nothing": lambda image, other, generator: image})
-    model = build_model()
-    fit_encoder(model, normals)
+    model = fitted(fit_encoder, normals)
     templates = (model.represent(part) for part in normals.split(4))
     model.fit(templates, len(normals), sample=[(image, i) for i, image in enumerate(normals[:4])])
     assert {float(score.trust) for score in model.scores.values()} == {1.0}
