@@ -50,7 +50,7 @@ GLCF = {
     "optimizer": "muon",
     "learning_rate": 3e-3,
 }
-SAM_LAD = {"objects": "cluster", "seed": 0}
+SAM_LAD = {"objects": "cluster"}
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet101_2")
 FLOW_BACKBONES = ("resnet18", "wide_resnet50_2")
 
@@ -211,7 +211,7 @@ def _for_steps(number: int) -> dict[str, Any]:
 MODELS: dict[str, Recipe] = {
     "glcf": Recipe(_ours(Glcf, GLCF), for_epochs(90), shift=7),
     "lgfdr": Recipe(_ours(Lgfdr, {}), for_epochs(32)),
-    "sam_lad": Recipe(_ours(SamLad, SAM_LAD)),
+    "sam_lad": Recipe(_ours(SamLad, {**SAM_LAD, "seed": 0})),
     "patchcore": Recipe(_patchcore),
     "padim": Recipe(_padim),
     "efficient_ad": Recipe(_without_backbone(EfficientAd, least_size=256), _for_steps(70_000), batch=1),

@@ -98,7 +98,7 @@ def test_error_of_the_program_itself_keeps_its_traceback(monkeypatch, arguments)
     def fail():
         nearest_distance(torch.ones(1, 3, 4), torch.ones(1, 2, 5, 4), torch.ones(1, 2))  # 3 channels against 5
 
-    monkeypatch.setattr("anomalib.cli.cli.AnomalibCLI", fail)
+    monkeypatch.setattr("anomalib_logic._command_line.CommandLine", fail)
     with pytest.raises(RuntimeError, match=r"\[1, 4\].*\[1, 6\]"):
         arguments("train")
 
@@ -157,7 +157,7 @@ class Testable(LightningModule):
     ],
 )
 def test_mistakes_that_libraries_find_are_sentences(raised, said, monkeypatch, arguments, capsys):
-    monkeypatch.setattr("anomalib.cli.cli.AnomalibCLI", raised)
+    monkeypatch.setattr("anomalib_logic._command_line.CommandLine", raised)
     if said.startswith("No supported") and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit):

@@ -252,7 +252,8 @@ class ModelDefaults(CheckpointOptions, FinishedFit, Seeded, VerifiedExport):
         """
         stop_on_sigterm(self.trainer)
         super().on_predict_start()
-        if any(isinstance(callback, SaveConfigCallback) for callback in self.trainer.callbacks):
+        commands = [c.config for c in self.trainer.callbacks if isinstance(c, SaveConfigCallback)]
+        if any("return_predictions" in command and not command["return_predictions"] for command in commands):
             self.trainer.predict_loop.return_predictions = False
         self._warn_without_thresholds()
 

@@ -22,7 +22,7 @@ class Seeded(BeforeAnomalibModule):
     """
 
     seed: int
-    _random_state: torch.Tensor  # of the CPU, after the initial weights
+    _random_state: torch.Tensor | None = None  # of the CPU, after the initial weights
 
     def use_seed(self, seed: int | None) -> None:
         """Set the seed.
@@ -47,5 +47,5 @@ class Seeded(BeforeAnomalibModule):
             process: Rank of this process; the noise of each is another one.
         """
         torch.manual_seed(self.seed + process)
-        if process == 0:
+        if process == 0 and self._random_state is not None:
             torch.set_rng_state(self._random_state)
