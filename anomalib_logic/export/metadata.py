@@ -10,6 +10,7 @@ from typing import Any
 from .images import Size
 
 IMAGE_SIZE = "anomalib_logic.image_size"
+SINGLE = ("tensor(float)", "f32")  # single precision in the words of ONNX Runtime and of OpenVINO
 ONNX_METADATA = "framework"  # where OpenVINO's conversion puts what it finds in an ONNX file
 
 
@@ -44,13 +45,56 @@ def _parse(text: str | None) -> Size | None:
     return None if text is None else tuple(json.loads(text))
 
 
-def onnx_input_size(session: Any) -> Size | None:
-    """Height and width that a session of ONNX Runtime is fixed to; ``None`` if it takes any."""
-    height, width = session.get_inputs()[0].shape[2:]
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
 def openvino_input_size(model: Any) -> Size | None:
     """Height and width that a model of OpenVINO is fixed to; ``None`` if it takes any."""
     height, width = list(model.input(0).partial_shape)[2:]
     return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
+
+
+def openvino_outputs(model: Any) -> list[str]:
+    """Names of a model's outputs in OpenVINO, in their order; those without a name are ``""``."""
+    return [output.any_name if output.names else "" for output in model.outputs]
+
+
+def check_onnx(path: str | Path, session: Any) -> Size | None:
+    """Refuse a model of something else in ONNX Runtime, see :func:`_check`."""
+    inputs = [
+        (node.type, [side if isinstance(side, int) else None for side in node.shape or []])
+        for node in session.get_inputs()
+    ]
+    return _check(path, inputs, [node.name for node in session.get_outputs()])
+
+
+def check_openvino(path: str | Path, model: Any) -> Size | None:
+    """Refuse a model of something else in OpenVINO, see :func:`_check`."""
+    inputs = []
+    for node in model.inputs:
+        shape = node.partial_shape
+        sides = [] if shape.rank.is_dynamic else [side.get_length() if side.is_static else None for side in shape]
+        inputs.append((node.element_type.get_type_name(), sides))
+    return _check(path, inputs, openvino_outputs(model))
+
+
+def _check(path: str | Path, inputs: list[tuple[str, list[int | None]]], outputs: list[str]) -> Size | None:
+    """Refuse a model that does not take images or has no score.
+
+    Args:
+        path: File, for the message.
+        inputs: Type and sides of each input, ``None`` for sides that may have any length.
+        outputs: Names.
+
+    Returns:
+        Height and width that the model is fixed to; ``None`` if it takes any.
+
+    Raises:
+        ValueError: If the model has other inputs, or no output ``pred_score``.
+    """
+    kind, sides = inputs[0] if len(inputs) == 1 else ("", [])
+    if kind not in SINGLE or len(sides) != 4 or sides[1] not in (3, None) or "pred_score" not in outputs:
+        msg = (
+            f"{path} is no exported anomaly model: it takes {inputs} and gives {outputs}, instead of one input of "
+            "single precision and shape (N, 3, H, W) and an output 'pred_score'; anomalib export writes such files"
+        )
+        raise ValueError(msg)
+    _, _, height, width = sides
+    return None if height is None or width is None else (height, width)

@@ -4,25 +4,29 @@
 """One way to run a model, whatever format it was exported to and whatever device it runs on."""
 
 import functools
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from lightning.pytorch import Callback
 from torch import nn
 
+from .arrays import OUTPUTS, as_images, as_predictions
 from .files import fit, read
 from .images import Size
-from .metadata import onnx_image_size, onnx_input_size, openvino_image_size, openvino_input_size
+from .metadata import check_onnx, check_openvino, onnx_image_size, openvino_image_size, openvino_outputs
 
-OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
+_CORE = threading.Lock()
 
 
 class Runner(ABC):
-    """A model that takes images and gives predictions, both as arrays.
+    """A model that takes images and gives predictions, both as arrays; several threads may ask it at once.
 
     Attributes:
         device: Where it really runs, in the words of its runtime.
@@ -34,17 +38,25 @@ class Runner(ABC):
     input_size: Size | None = None
     image_size: Size | None = None
 
-    @abstractmethod
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, images: Any) -> dict[str, np.ndarray]:
         """Predict.
 
         Args:
-            images: Values in [0, 1], single precision, shape ``(N, 3, H, W)``.
+            images: Array or tensor of shape ``(N, 3, H, W)``: floating point in [0, 1], or ``uint8``, which is divided
+                by 255; see :func:`.arrays.as_images`.
 
         Returns:
             What the model has of ``pred_score`` and ``pred_label`` of shape ``(N,)``, ``anomaly_map`` and ``pred_mask``
             of shape ``(N, 1, H, W)``.
+
+        Raises:
+            ValueError: If the images have another type, range, shape or size, or the model's own answer has NaN.
         """
+        return as_predictions(self._run(as_images(images, self.input_size)))
+
+    @abstractmethod
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Give the model's outputs for images as :func:`.arrays.as_images` makes them."""
 
     def predict(self, path: str | Path) -> dict[str, np.ndarray]:
         """Predict an image file, as Anomalib's engine does.
@@ -75,8 +87,7 @@ class EngineRunner(Runner):
         self.device = str(self._device)
 
     @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`Runner.__call__`."""
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         batch = ImageBatch(image=torch.from_numpy(images).to(self._device))
         if isinstance(self.model.pre_processor, Callback):  # the engine runs no others
             self.model.pre_processor.on_predict_batch_start(None, self.model, batch, 0)
@@ -84,7 +95,7 @@ class EngineRunner(Runner):
         if isinstance(self.model.post_processor, Callback):
             self.model.post_processor.on_predict_batch_end(None, self.model, batch, batch, 0)
         found = {name: getattr(batch, name) for name in OUTPUTS}
-        return _in_shape({name: value.cpu().numpy() for name, value in found.items() if value is not None})
+        return {name: value.cpu().numpy() for name, value in found.items() if value is not None}
 
 
 class TorchRunner(Runner):
@@ -95,12 +106,13 @@ class TorchRunner(Runner):
         device: Device of torch; the model's own by default.
 
     Raises:
-        ValueError: If torch cannot use the device.
+        FileNotFoundError: If there is no such file.
+        ValueError: If torch cannot use the device, or the file is broken or holds no model.
     """
 
     def __init__(self, model: nn.Module | str | Path, device: str | None = None) -> None:
         if not isinstance(model, nn.Module):
-            model = torch.load(model, map_location="cpu", weights_only=False)["model"]
+            model = _load_torch(model)
         if device is not None:
             model = model.to(_torch_device(device))
         self.model = model.eval()
@@ -108,10 +120,12 @@ class TorchRunner(Runner):
         self.device = str(self._device)
 
     @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`Runner.__call__`."""
-        predictions = self.model(torch.from_numpy(images).to(self._device))._asdict()
-        return _in_shape({name: value.cpu().numpy() for name, value in predictions.items() if value is not None})
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        predictions = self.model(torch.from_numpy(images).to(self._device))
+        if not isinstance(predictions, InferenceBatch):
+            msg = f"the model must give Anomalib's InferenceBatch, got {type(predictions).__name__}"
+            raise ValueError(msg)
+        return {name: value.cpu().numpy() for name, value in predictions._asdict().items() if value is not None}
 
 
 class OnnxRunner(Runner):
@@ -122,7 +136,9 @@ class OnnxRunner(Runner):
         provider: Execution provider, such as ``"CPUExecutionProvider"`` or ``"CUDAExecutionProvider"``.
 
     Raises:
-        ValueError: If this installation of ONNX Runtime does not have the provider, or it cannot start here.
+        FileNotFoundError: If there is no such file.
+        ValueError: If this installation of ONNX Runtime does not have the provider, it cannot start here, or the file
+            is broken, lacks its weights or holds another model.
     """
 
     def __init__(self, path: str | Path, provider: str = "CPUExecutionProvider") -> None:
@@ -137,22 +153,21 @@ class OnnxRunner(Runner):
             raise ValueError(msg)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # warnings are about the optimiser's own doings
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        with _opening(path, "ONNX Runtime"):
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         self.device = self.session.get_providers()[0]
         if self.device != provider:
             msg = f"'{provider}' could not start on this machine (ONNX Runtime took '{self.device}'): check its driver"
             raise ValueError(msg)
         self.image_size = onnx_image_size(self.session)
-        self.input_size = onnx_input_size(self.session)
+        self.input_size = check_onnx(path, self.session)
         self._input = self.session.get_inputs()[0].name
         self._names = [output.name for output in self.session.get_outputs()]
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`Runner.__call__`."""
-        return _in_shape(dict(zip(self._names, self.session.run(None, {self._input: images}), strict=True)))
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self._names, self.session.run(None, {self._input: images}), strict=True))
 
 
-@functools.cache
 def openvino_core() -> Any:
     """Return the one ``openvino.Core`` of this process, which stays.
 
@@ -160,6 +175,12 @@ def openvino_core() -> Any:
     end in the order in which they began, the stack that is left exists no more (OpenVINO 2026.4): the next signal ends
     the process, for instance that of a data loader's worker that has finished.
     """
+    with _CORE:
+        return _make_core()
+
+
+@functools.cache
+def _make_core() -> Any:
     import openvino
 
     return openvino.Core()
@@ -176,7 +197,9 @@ class OpenVINORunner(Runner):
         config: More of OpenVINO's properties.
 
     Raises:
-        ValueError: If the machine does not have the device.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the machine does not have the device, or the file is broken, lacks its weights or holds another
+            model.
     """
 
     def __init__(
@@ -189,18 +212,21 @@ class OpenVINORunner(Runner):
         core = openvino_core()
         check_openvino_device(device, core.available_devices)
         hints = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
-        model = core.read_model(str(path))
+        with _opening(path, "OpenVINO"):
+            model = core.read_model(str(path))
         self.image_size = openvino_image_size(model)
-        self.input_size = openvino_input_size(model)
+        self.input_size = check_openvino(path, model)
         self.compiled = core.compile_model(model, device, {**hints, **(config or {})})
+        self._requests = threading.local()  # a call of ``compiled`` itself has one request for all threads
         used = self.compiled.get_property("EXECUTION_DEVICES")
         self.device = ",".join(used) if isinstance(used, list) else str(used)
-        self._names = [output.any_name for output in self.compiled.outputs]
+        self._names = openvino_outputs(self.compiled)
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`Runner.__call__`."""
-        results = self.compiled(images)
-        return _in_shape({name: results[name] for name in self._names})
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self.compiled.create_infer_request()
+        results = self._requests.own.infer(images, share_inputs=True)  # the results are copies
+        return {name: results[i] for i, name in enumerate(self._names)}
 
 
 def open_exported(path: str | Path, device: str | None = None, precision: str | None = "f32") -> Runner:
@@ -213,12 +239,9 @@ def open_exported(path: str | Path, device: str | None = None, precision: str | 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is of another kind, or the device is not there.
+        ValueError: If the file is of another kind or broken, or the device is not there.
     """
-    path = Path(path)
-    if not path.is_file():
-        msg = f"there is no exported file {path}"
-        raise FileNotFoundError(msg)
+    path = _existing(path)
     if path.suffix == ".pt":
         return TorchRunner(path, device or "cpu")
     if path.suffix == ".onnx":
@@ -253,6 +276,46 @@ def check_openvino_device(device: str, available: list[str]) -> None:
         raise ValueError(msg)
 
 
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        what = " (it is a folder: give the file in it)" if path.is_dir() else ""
+        msg = f"there is no exported file {path}{what}"
+        raise FileNotFoundError(msg)
+    return path
+
+
+@contextmanager
+def _opening(path: str | Path, runtime: str) -> Iterator[None]:
+    """Make one sentence of whatever a runtime raises for a file; each has its own classes."""
+    path = _existing(path)
+    try:
+        with path.open("rb") as file:
+            if path.suffix == ".xml" and b"<net" not in file.read(1000):
+                msg = "it is not OpenVINO's XML"  # OpenVINO would try its other formats, and print their errors
+                raise ValueError(msg)
+        yield
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if not line.startswith(("Exception from", "Check '"))]
+        reason = " ".join(" ".join(lines).split())[:300] or type(error).__name__
+        msg = (
+            f"{path} cannot be opened in {runtime}: the file, or that of its weights beside it (.bin, .data), is "
+            f"missing, cut short or something else; copy or export both again ({reason})"
+        )
+        raise ValueError(msg) from error
+
+
+def _load_torch(path: str | Path) -> nn.Module:
+    """Load the model of a ``.pt`` file."""
+    with _opening(path, "torch"):
+        content = torch.load(path, map_location="cpu", weights_only=False)
+        model = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(model, nn.Module):
+            msg = "it holds no model as to_torch writes it"
+            raise TypeError(msg)
+        return model
+
+
 def _device_of(model: nn.Module) -> torch.device:
     return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
 
@@ -263,12 +326,3 @@ def _torch_device(device: str) -> torch.device:
         msg = f"torch has no device '{device}' on this machine; it has cpu"
         raise ValueError(msg)
     return wanted
-
-
-def _in_shape(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Known outputs only; scores and labels as vectors, maps and masks with one channel."""
-    known = {name: np.asarray(predictions[name]) for name in OUTPUTS if name in predictions}
-    return {
-        name: value.reshape(-1) if name in ("pred_score", "pred_label") else value.reshape(-1, 1, *value.shape[-2:])
-        for name, value in known.items()
-    }

@@ -170,7 +170,8 @@ def _run(exported: Runner, part: list[NamedImage]) -> dict[str, np.ndarray]:
         return exported(array)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        msg = f"a batch of {len(part)} image(s) of shape {array.shape[1:]} cannot be compared: {reason}"
+        first = f"the first '{part[0].name}'"
+        msg = f"a batch of {len(part)} image(s) of shape {array.shape[1:]}, {first}, cannot be compared: {reason}"
         raise ExportVerificationError(msg) from error
 
 

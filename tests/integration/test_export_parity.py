@@ -9,9 +9,10 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_logic import Glcf, Lgfdr, MVTecLoco, SamLad
-from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, verify
+from anomalib_logic.export import EngineRunner, OnnxRunner, OpenVINORunner, TorchRunner, verify
 from anomalib_logic.export.images import splits_of, spread
 from anomalib_logic.models.sam_lad import segment_anything
+from tests.unit.export.test_runners import assert_threads_are_answered
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -84,6 +85,13 @@ def test_predictions_are_the_engines_within_the_tolerance_at_batch_1_and_4(train
 def test_images_of_any_size_are_taken(trained):
     model, path, images = trained
     verify(EngineRunner(model), OnnxRunner(path), images, batches=(2,), size=(80, 72))
+
+
+@pytest.mark.parametrize("kind", [EngineRunner, TorchRunner, OnnxRunner, OpenVINORunner])
+def test_runner_answers_many_threads_as_it_answers_one(trained, kind):
+    model, path, _ = trained
+    runner = kind(model if kind in (EngineRunner, TorchRunner) else path)
+    assert_threads_are_answered(runner, [(64, 96), (80, 72), (50, 60), (100, 96)])
 
 
 def test_graph_has_scores_labels_maps_and_masks(trained):

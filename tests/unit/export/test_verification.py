@@ -23,7 +23,7 @@ class Brightness(Runner):
         self.flip = flip
         self.without = without
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         if self.only_batch not in (None, len(images)):
             msg = f"Got: {len(images)} Expected: {self.only_batch}"
             raise RuntimeError(msg)
@@ -50,9 +50,17 @@ def test_differences_within_the_tolerance_are_measured():
     assert rows[0].anomaly_map == pytest.approx(0.009, rel=1e-3)  # the maps range from 0 to 0.4
 
 
-@pytest.mark.parametrize("error", [{"score": 0.0004}, {"anomaly_map": 0.0045}, {"score": np.nan}], ids=str)
+@pytest.mark.parametrize("error", [{"score": 0.0004}, {"anomaly_map": 0.0045}], ids=str)
 def test_difference_beyond_the_tolerance_names_the_image(error):
     with pytest.raises(ExportVerificationError, match=r"image 'good/1.png' in a batch of 1 differs by"):
+        verify(Brightness(), Brightness(**error), IMAGES)
+
+
+@pytest.mark.parametrize("error", [{"score": np.nan}, {"anomaly_map": np.nan}], ids=str)
+def test_answer_that_is_no_number_names_the_image(error):
+    with pytest.raises(
+        ExportVerificationError, match=r"batch of 1 image\(s\) .*'good/1\.png'.*the model's own answer has"
+    ):
         verify(Brightness(), Brightness(**error), IMAGES)
 
 
