@@ -274,6 +274,7 @@ def test_copies_of_normal_images_count_once(small, folder, tmp_path, caplog, cor
     assert all(score.unit.min() > 1e-6 for name, score in model.model.scores.items() if name != "count")
 
 
+@pytest.mark.slow
 def test_images_that_are_clustered_are_drawn_from_all(small, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(lightning_model, "SAMPLE", 3)
     drawn = []
