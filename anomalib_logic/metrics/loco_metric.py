@@ -68,7 +68,9 @@ class LocoMetric(Metric):
         state = getattr(self, name)
         if isinstance(state, torch.Tensor):
             return state
-        return torch.cat(state) if state else torch.empty(0, dtype=self._dtypes[name], device=self.device)
+        if not state:
+            return torch.empty(0, dtype=self._dtypes[name], device=self.device)
+        return torch.cat([part.to(state[-1].device) for part in state])  # compute_on_cpu moves those of past updates
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         """Let a process that saw no image take part with states of the right dtype."""

@@ -65,11 +65,13 @@ class Region(NamedTuple):
         pixel_value: The defect's type.
         saturation: Saturation area in pixels.
         scores: The channel's scores.
+        number: How many channels of that type it stands for.
     """
 
     pixel_value: int
     saturation: float
     scores: ScoreCounts
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ def _curve(images: Sequence[ImageScores], regions: Sequence[Region]) -> SproCurv
         [image.defect_free for image in images],
         [region.scores for region in regions],
         [region.saturation for region in regions],
+        [region.number for region in regions],
     )
 
 
