@@ -165,6 +165,7 @@ def numbers_in(metric):
     return sum(part.numel() for name in metric._defaults for part in getattr(metric, name))
 
 
+@pytest.mark.slow
 def test_state_after_2000_images_is_bounded_and_figures_are_those_without_merging(many, monkeypatch):
     test_set = many(2000)
     monkeypatch.setattr(spro, "_PAIRS", 2**40)
