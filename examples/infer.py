@@ -30,7 +30,7 @@ ORIENTATION = 0x0112  # of EXIF
 WIDE = re.compile(r"[A-Za-z]+;16[BLN]")  # Pillow's names of 16-bit values that it reads as 8 bits
 EIGHT_BITS = np.float32(1 / 255)  # as torchvision scales
 EXCESS = 1e-3  # of values beyond [0, 1] that is rounding
-LARGE, EMPTY = 10**8, 2000  # pixels, and pixels a byte, of a file that claims what it cannot have
+LARGE, EMPTY = 10**8, 8 * 1032  # pixels, and pixels a byte, of a file that claims what it cannot have
 PILLOW = threading.Lock()  # its limit of pixels is of the whole process
 
 
