@@ -8,11 +8,7 @@ import os
 import random
 import sys
 
-import numpy as np
 import pytest
-import torch
-
-from anomalib_logic.models.components.seeds import GLOBAL_SEED
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a missing download must fail at once, not after retries
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -29,10 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def seed_random_numbers() -> None:
+    import numpy as np  # not before OMP_NUM_THREADS is set
+    import torch
+
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    os.environ.pop(GLOBAL_SEED, None)  # what a test before has left
+    os.environ.pop("PL_GLOBAL_SEED", None)  # what a test before has left
 
 
 @pytest.hookimpl(tryfirst=True)
