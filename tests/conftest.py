@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a missing download must fail at once, not 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process has one core
 SHARED = "commands"  # a fixture of several files that takes long
+FORKING = ("test_benchmark.py", "test_failure.py")  # whose processes come from one server, which takes long to start
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -21,7 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, and those of all files that share what takes long."""
     for item in items:
         shared = SHARED in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("shared" if shared else str(item.path)))
+        group = "forking" if item.path.name in FORKING else str(item.path)
+        item.add_marker(pytest.mark.xdist_group("shared" if shared else group))
 
 
 def seed_random_numbers() -> None:

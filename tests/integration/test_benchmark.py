@@ -23,8 +23,6 @@ from anomalib_logic.benchmark.__main__ import main
 
 from .conftest import write_image
 
-pytestmark = pytest.mark.xdist_group("benchmark")  # one server of processes for all
-
 SMALL = ["--backbone=mobilenetv2_035", "--weights=none", "--image-size=64"]
 ONE = [*SMALL, "--models=padim", "--seeds=0"]
 

@@ -24,7 +24,6 @@ def data(loco: Path) -> list[str]:
     return ["--data=MVTecLoco", f"--data.root={loco}", "--data.category=squares", *FAST]
 
 
-@pytest.mark.slow  # test_few_images.py exports the model, the commands are tested with Glcf
 def test_train_test_and_export_give_the_same_figures(loco, workspace):
     cli = AnomalibCLI(["train", *MODEL, *data(loco), "--trainer.max_epochs=2"])
     trained = dict(cli.engine.trainer.callback_metrics)

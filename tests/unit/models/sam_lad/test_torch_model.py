@@ -335,7 +335,12 @@ def test_map_shows_an_amount_that_no_normal_image_has(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "left_out", [{"objects"}, {"details", "anywhere"}, {"place"}, {"count"}, {"composition", "layout"}]
+    "left_out",
+    [
+        {"objects"},
+        {"composition", "layout"},
+        *(pytest.param(names, marks=pytest.mark.slow) for names in ({"details", "anywhere"}, {"place"}, {"count"})),
+    ],
 )
 def test_scores_need_no_others(normals, monkeypatch, left_out):
     def build(*arguments):
